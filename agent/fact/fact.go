@@ -1,0 +1,59 @@
+// Package fact says what was seen: plain values without I/O, clock or
+// judgement. Sources fill them in, verdicts read them. The time is a fact too.
+//
+// Unknown is not zero: what a source could not see is absent (a [Known] that is
+// not OK, a nil pointer) and is named in [Machine.Blind].
+package fact
+
+import "time"
+
+// Known is a value that may not have been seen. The zero Known is unknown.
+type Known[T any] struct {
+	Value T
+	OK    bool
+}
+
+// Seen returns a known value.
+func Seen[T any](v T) Known[T] { return Known[T]{Value: v, OK: true} }
+
+// Get returns the value and whether it is known.
+func (k Known[T]) Get() (T, bool) { return k.Value, k.OK }
+
+// Machine is one look at one machine.
+type Machine struct {
+	Host       string
+	Time       time.Time // when the look ended
+	Namespaces []Namespace
+	Sockets    []Socket
+	Processes  []Process // sorted by PID; those that hold a socket, or all where the look asked for all
+	Conntrack  []Conntrack
+	Names      *Names // nil when not looked at
+	Blind      []Blind
+
+	// Earlier is the look before this one, nil when there was only one. Rules
+	// that speak of rates or of something that stays compare the two.
+	Earlier *Machine
+}
+
+// Blind is what could not be looked at, and what would let it be seen.
+type Blind struct {
+	Source string // the source's name: sockets, owners, options, processes, conntrack, names
+	Error  string // what happened, in one line
+	Needs  string // the capability, kernel version or program that would show it; "" when nothing would
+}
+
+// Process returns the process with this PID, nil when it was not seen.
+func (m *Machine) Process(pid int32) *Process {
+	lo, hi := 0, len(m.Processes)
+	for lo < hi {
+		if mid := (lo + hi) / 2; m.Processes[mid].PID < pid {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo < len(m.Processes) && m.Processes[lo].PID == pid {
+		return &m.Processes[lo]
+	}
+	return nil
+}

@@ -1,0 +1,53 @@
+package fact
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/lifeline-go/lifeline/bound"
+)
+
+// Life is what tells a live path from a dead one. Times are ages at the moment
+// of the look.
+type Life struct {
+	LastAck         time.Duration // since the peer last acknowledged anything: the best proof of life (tcpi_last_ack_recv)
+	RTO             time.Duration // with back-off (tcpi_rto)
+	RTT             time.Duration // smoothed
+	Backoff         uint8         // doublings of the RTO since the last acknowledgement
+	Retransmits     uint8         // RTO retransmissions of the same data, unanswered
+	Probes          uint8         // keepalive or zero-window probes, unanswered
+	Unacked         uint32        // segments sent and not acknowledged
+	NotSent         uint32        // bytes in the send queue that were never sent: the window is closed or congestion holds them
+	SendWindow      Known[uint32] // what the peer says it can take, in bytes (tcpi_snd_wnd, Linux 5.4)
+	TotalRetransmit uint32        // segments sent again over the life of the connection
+}
+
+// Namespace is a network namespace, and the settings in it that bounds rest on.
+type Namespace struct {
+	Inode  uint32
+	Name   string // of /run/netns; "" when it has none
+	PID    int32  // a process in it, 0 when it has none
+	Own    bool   // the namespace that Lifeline runs in
+	Sysctl Known[bound.Sysctl]
+	Local  []netip.Addr // addresses that are this namespace's own; nil when not looked at
+}
+
+// Conntrack is the connection tracking table of one namespace.
+type Conntrack struct {
+	Netns   uint32
+	Count   Known[int] // entries in use
+	Max     Known[int] // nf_conntrack_max: beyond it new connections are dropped
+	Transit []Flow     // flows with neither end here; nil when entries were not read
+	Entries Known[int] // entries read
+}
+
+// Flow is a connection that this machine forwards.
+type Flow struct {
+	Protocol    Protocol
+	State       string         // the table's own word: ESTABLISHED, TIME_WAIT …; "" for UDP
+	Source      netip.AddrPort // as the client sent it
+	Destination netip.AddrPort // as the client addressed it
+	ReplySource netip.AddrPort // who really answers: differs from Destination under DNAT
+	ReplyTo     netip.AddrPort // as the server sees the client: differs from Source under masquerade
+	Timeout     time.Duration  // until the entry is forgotten
+}

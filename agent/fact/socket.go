@@ -1,0 +1,104 @@
+package fact
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/lifeline-go/lifeline/bound"
+)
+
+// Socket is one socket of any process, or of none: a socket in TIME_WAIT, one
+// that waits in an accept queue, and one that was closed with data still to
+// send have no owner.
+type Socket struct {
+	Protocol  Protocol
+	Family    Family
+	State     State
+	Mapped    bool           // an IPv6 socket that speaks IPv4; its addresses are folded to IPv4 and Family is IPv4
+	Local     netip.AddrPort // without a zone; Interface has the scope
+	Remote    netip.AddrPort // port 0 and the unspecified address when there is no peer
+	Interface uint32         // SO_BINDTODEVICE or scope of a link-local address; 0 = none
+	Netns     uint32         // inode of the network namespace
+	Inode     uint32         // 0 = no file refers to it
+	Cookie    uint64         // the kernel's name for this socket, unique until reboot
+	UID       uint32         // of who made it
+	Mark      Known[uint32]  // SO_MARK; needs CAP_NET_ADMIN
+	Cgroup    uint64         // id of its cgroup v2; 0 = unknown
+	RecvQueue uint32         // bytes not yet read; of a listener: connections not yet accepted
+	SendQueue uint32         // bytes not yet acknowledged; of a listener: the most that may wait
+	Timer     Timer
+	TimerLeft time.Duration // until Timer fires
+	Path      string        // unix: the file, or @name for the abstract namespace; "" = unnamed
+	PeerInode uint32        // unix: the other end; 0 = none or unknown
+	Conn      *Conn         // nil for what is not TCP and where the kernel keeps no TCP_INFO (TIME_WAIT, SYN_RECV, LISTEN)
+	Options   Known[bound.Options]
+	Owners    []Owner // file descriptors that refer to it, by PID; several after fork or over SCM_RIGHTS
+}
+
+// Conn is what the kernel's TCP_INFO tells of one connection, by promise.
+type Conn struct {
+	Life     // silence.go
+	Exchange // calls.go
+}
+
+// Owner is a file descriptor of a process.
+type Owner struct {
+	PID int32
+	FD  int32
+}
+
+// Protocol is what a socket speaks.
+type Protocol uint8
+
+// The protocols that sources report.
+const (
+	ProtocolUnknown Protocol = iota
+	TCP
+	UDP
+	UnixStream
+	UnixDatagram
+	UnixSeqpacket
+)
+
+// Family is the address family after folding.
+type Family uint8
+
+// The families.
+const (
+	FamilyUnknown Family = iota
+	IPv4
+	IPv6
+	Unix
+)
+
+// State is the kernel's socket state, include/net/tcp_states.h. Unix and UDP
+// sockets use Established (connected), Close (not) and, for unix, Listen.
+type State uint8
+
+// The states, with the kernel's numbers.
+const (
+	Established State = iota + 1
+	SynSent
+	SynRecv
+	FinWait1
+	FinWait2
+	TimeWait
+	Close
+	CloseWait
+	LastAck
+	Listen
+	Closing
+	NewSynRecv
+)
+
+// Timer is the TCP timer that runs, idiag_timer of linux/inet_diag.h.
+type Timer uint8
+
+// The timers, with the kernel's numbers.
+const (
+	TimerNone      Timer = iota
+	TimerResend          // retransmission, loss probe or reordering
+	TimerKeepAlive       // keepalive; for SYN_SENT and LISTEN its handshake twin
+	TimerTimeWait
+	TimerProbe // zero window
+)

@@ -1,0 +1,3 @@
+module github.com/lifeline-go/lifeline
+
+go 1.25.0
