@@ -57,3 +57,14 @@ func (m *Machine) Process(pid int32) *Process {
 	}
 	return nil
 }
+
+// Namespace returns the network namespace with this inode, nil when it was not
+// seen. There are few, so it looks at each.
+func (m *Machine) Namespace(inode uint32) *Namespace {
+	for i := range m.Namespaces {
+		if m.Namespaces[i].Inode == inode {
+			return &m.Namespaces[i]
+		}
+	}
+	return nil
+}

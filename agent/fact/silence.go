@@ -51,3 +51,23 @@ type Flow struct {
 	ReplyTo     netip.AddrPort // as the server sees the client: differs from Source under masquerade
 	Timeout     time.Duration  // until the entry is forgotten
 }
+
+// BoundConn puts together what the bound of s is computed from. It is not ok
+// when the options of the socket, or the settings of its namespace where the
+// socket leaves a choice to them, are unknown.
+func (m *Machine) BoundConn(s *Socket) (c bound.Conn, ok bool) {
+	if c.Options, ok = s.Options.Get(); !ok {
+		return bound.Conn{}, false
+	}
+	ns := m.Namespace(s.Netns)
+	if ns == nil {
+		return bound.Conn{}, false
+	}
+	if c.Sysctl, ok = ns.Sysctl.Get(); !ok {
+		return bound.Conn{}, false
+	}
+	if s.Conn != nil {
+		c.RTO = s.Conn.RTO >> s.Conn.Backoff
+	}
+	return c, true
+}

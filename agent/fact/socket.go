@@ -102,3 +102,12 @@ const (
 	TimerTimeWait
 	TimerProbe // zero window
 )
+
+// Owned is one file descriptor that refers to a socket, as the owners source
+// saw it, before it is joined to the socket by inode.
+type Owned struct {
+	Owner
+	Inode   uint32
+	Netns   uint32                // 0 = the source does not know
+	Options Known[bound.Options] // of a TCP socket, where the source reads them in the same pass
+}
