@@ -108,6 +108,6 @@ const (
 type Owned struct {
 	Owner
 	Inode   uint32
-	Netns   uint32                // 0 = the source does not know
+	Netns   uint32               // 0 = the source does not know
 	Options Known[bound.Options] // of a TCP socket, where the source reads them in the same pass
 }
