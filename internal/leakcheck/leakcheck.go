@@ -16,15 +16,22 @@ import (
 // last test: closing is often asynchronous, leaking is for ever.
 const patience = 3 * time.Second
 
-// Main runs the tests of m and exits. Every test binary must call it from
-// TestMain; the architecture test holds that.
-func Main(m *testing.M) {
+// Main runs the tests of m and exits. Every test binary must call it, or give
+// a [Checked] to what runs its tests, from TestMain; the architecture test holds
+// that.
+func Main(m *testing.M) { os.Exit(Checked{m}.Run()) }
+
+// Checked is something that runs tests, and checks what they leave behind.
+type Checked struct{ Tests interface{ Run() int } }
+
+// Run runs the tests and returns the exit code: that of the tests, or 1 when
+// they passed and left something behind.
+func (c Checked) Run() int {
 	before := descriptors()
-	code := m.Run()
-	if code == 0 {
-		code = report(before)
+	if code := c.Tests.Run(); code != 0 {
+		return code
 	}
-	os.Exit(code)
+	return report(before)
 }
 
 func report(before map[string]string) int {
