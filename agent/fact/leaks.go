@@ -5,13 +5,13 @@ import "time"
 // Process is a program that runs.
 type Process struct {
 	PID       int32
-	Name      string   // comm, in full where the command line shows more than the kernel's 15 bytes
-	Command   []string // argv; nil when not looked at, empty for a kernel thread
-	UID       uint32
+	Name      string        // comm, in full where the command line shows more than the kernel's 15 bytes
+	Command   []string      // argv; nil when not looked at, empty for a kernel thread
+	UID       uint32        // effective
 	Started   time.Duration // age; 0 when not looked at
 	Netns     uint32        // 0 = unknown
-	Container string        // id of 64 hex digits as the runtime knows it; "" = none
-	Runtime   string        // docker, containerd, cri-o, podman … as the cgroup path says; "" = none or unknown
+	Container string        // id of 64 hex digits as the runtime knows it; name of an lxc or systemd-nspawn container; "" = none
+	Runtime   string        // docker, containerd, cri-o, podman, lxc, systemd-nspawn as the cgroup path says; "" = none or unknown
 	Unit      string        // systemd unit, such as sshd.service; "" = none
 	Cgroup    string        // path of its cgroup
 	Files     Known[Files]

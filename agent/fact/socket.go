@@ -111,3 +111,35 @@ type Owned struct {
 	Netns   uint32               // 0 = the source does not know
 	Options Known[bound.Options] // of a TCP socket, where the source reads them in the same pass
 }
+
+var familyNames = [...]string{"unknown", "ipv4", "ipv6", "unix"}
+
+func (f Family) String() string { return nameOf(familyNames[:], int(f)) }
+
+var protocolNames = [...]string{"unknown", "tcp", "udp", "unix", "unix-dgram", "unix-seqpacket"}
+
+func (p Protocol) String() string { return nameOf(protocolNames[:], int(p)) }
+
+var stateNames = [...]string{"UNKNOWN", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+	"CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "SYN_RECV"}
+
+func (s State) String() string { return nameOf(stateNames[:], int(s)) }
+
+func nameOf(names []string, i int) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return names[0]
+}
+
+// StateName is the state in words: the names of TCP's states do not fit a
+// socket without connections.
+func (s *Socket) StateName() string {
+	if s.Protocol == TCP || s.State == Listen {
+		return s.State.String()
+	}
+	if s.State == Established {
+		return "CONNECTED"
+	}
+	return "UNCONNECTED"
+}
