@@ -67,7 +67,7 @@ func (m *Machine) BoundConn(s *Socket) (c bound.Conn, ok bool) {
 		return bound.Conn{}, false
 	}
 	if s.Conn != nil {
-		c.RTO = s.Conn.RTO >> s.Conn.Backoff
+		c.RTO = bound.BaseRTO(s.Conn.RTO, s.Conn.Retransmits, s.Conn.Backoff)
 	}
 	return c, true
 }

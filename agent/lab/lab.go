@@ -1,0 +1,127 @@
+//go:build linux
+
+// Package lab builds hosts out of network namespaces, wires them together,
+// kills them without a word, and takes them apart, even those of a run that
+// crashed. It needs root and the program ip.
+//
+// Everything happens in namespaces of its own; the machine's own interfaces,
+// routes and rules are never touched. Names in /run/netns are
+// lifeline-PID-LAB-HOST, so one may look around with `ip netns exec`.
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/lifeline-go/lifeline/internal/need"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	namespaces = "/run/netns/"
+	prefix     = "lifeline-"
+)
+
+// T is who hears that something could not be built. Fatalf must not return.
+// A testing.TB is one.
+type T interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+}
+
+// Lab is some hosts and the wires between them.
+type Lab struct {
+	t     T
+	name  string // prefix of the names of its namespaces
+	room  *Host  // where the switches stand; nil until there is a wire
+	wires int
+}
+
+// labs counts the labs of this process, so that tests may run in parallel.
+var labs atomic.Int64
+
+// New returns an empty lab that is taken apart when the test ends. It skips
+// the test where namespaces cannot be made. What labs of dead processes left
+// behind is removed first.
+func New(t testing.TB) *Lab {
+	t.Helper()
+	need.Root(t)
+	need.Program(t, "ip")
+	if err := removeLeftovers(); err != nil {
+		t.Fatalf("lab: leftovers of an earlier run: %v", err)
+	}
+	return &Lab{t: t, name: fmt.Sprintf("%s%d-%d-", prefix, os.Getpid(), labs.Add(1))}
+}
+
+// Host returns a new host of which only the loopback interface is there, and
+// up. The name need only be unique in this lab.
+func (l *Lab) Host(name string) *Host {
+	l.t.Helper()
+	h := &Host{lab: l, name: name, netns: l.name + name}
+	l.t.Cleanup(func() {
+		if err := remove(h.netns); err != nil {
+			l.t.Fatalf("lab: %v", err)
+		}
+	})
+	l.ip("netns", "add", h.netns)
+	l.ip("-n", h.netns, "link", "set", "lo", "up")
+	return h
+}
+
+// ip runs the program ip.
+func (l *Lab) ip(args ...string) {
+	l.t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		l.t.Fatalf("lab: ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
+
+// removeLeftovers removes the namespaces of labs whose process is gone. A
+// process of another PID namespace looks gone too; labs that share /run/netns
+// must share that.
+func removeLeftovers() error {
+	entries, err := os.ReadDir(namespaces)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		rest, ours := strings.CutPrefix(entry.Name(), prefix)
+		owner, _, _ := strings.Cut(rest, "-")
+		pid, err := strconv.Atoi(owner)
+		if !ours || err != nil || pid <= 0 || unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
+		if err := remove(entry.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove ends the processes in a namespace, which would keep it alive, and
+// removes it. One that is gone already is none to complain about: another test
+// binary may clean up at the same time.
+func remove(netns string) error {
+	pids, err := exec.Command("ip", "netns", "pids", netns).Output()
+	if err == nil {
+		for _, field := range strings.Fields(string(pids)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+	}
+	out, err := exec.Command("ip", "netns", "del", netns).CombinedOutput()
+	if _, gone := os.Lstat(namespaces + netns); err != nil && !os.IsNotExist(gone) {
+		return fmt.Errorf("ip netns del %s: %w: %s", netns, err, out)
+	}
+	return nil
+}
