@@ -150,5 +150,5 @@ func (b Bound) String() string {
 	if b.Never() {
 		return "never"
 	}
-	return format(b.After)
+	return Format(b.After)
 }

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// format returns d in the words that [Bound.String] describes.
-func format(d time.Duration) string {
+// Format returns a duration in the words that [Bound.String] describes, so that
+// ages beside bounds read alike.
+func Format(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
 	case d < time.Second:
