@@ -5,7 +5,10 @@
 // not OK, a nil pointer) and is named in [Machine.Blind].
 package fact
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
 // Known is a value that may not have been seen. The zero Known is unknown.
 type Known[T any] struct {
@@ -22,8 +25,8 @@ func (k Known[T]) Get() (T, bool) { return k.Value, k.OK }
 // Machine is one look at one machine.
 type Machine struct {
 	Host       string
-	Time       time.Time // when the look ended
-	Namespaces []Namespace
+	Time       time.Time   // when the look ended
+	Namespaces []Namespace // sorted by inode
 	Sockets    []Socket
 	Processes  []Process // sorted by PID; those that hold a socket, or all where the look asked for all
 	Conntrack  []Conntrack
@@ -44,27 +47,19 @@ type Blind struct {
 
 // Process returns the process with this PID, nil when it was not seen.
 func (m *Machine) Process(pid int32) *Process {
-	lo, hi := 0, len(m.Processes)
-	for lo < hi {
-		if mid := (lo + hi) / 2; m.Processes[mid].PID < pid {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	i := sort.Search(len(m.Processes), func(i int) bool { return m.Processes[i].PID >= pid })
+	if i == len(m.Processes) || m.Processes[i].PID != pid {
+		return nil
 	}
-	if lo < len(m.Processes) && m.Processes[lo].PID == pid {
-		return &m.Processes[lo]
-	}
-	return nil
+	return &m.Processes[i]
 }
 
 // Namespace returns the network namespace with this inode, nil when it was not
-// seen. There are few, so it looks at each.
+// seen.
 func (m *Machine) Namespace(inode uint32) *Namespace {
-	for i := range m.Namespaces {
-		if m.Namespaces[i].Inode == inode {
-			return &m.Namespaces[i]
-		}
+	i := sort.Search(len(m.Namespaces), func(i int) bool { return m.Namespaces[i].Inode >= inode })
+	if i == len(m.Namespaces) || m.Namespaces[i].Inode != inode {
+		return nil
 	}
-	return nil
+	return &m.Namespaces[i]
 }
