@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lifeline-go/lifeline/agent/node"
+	"github.com/lifeline-go/lifeline/agent/show"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+)
+
+// longestLook keeps a mistyped --for from looking like a hang.
+const longestLook = time.Hour
+
+// checkFlags are the flags of lifeline check as typed.
+type checkFlags struct {
+	look       time.Duration
+	noProbe    bool
+	failOn     string
+	only, skip string
+}
+
+func newCheck() *cobra.Command {
+	var f checkFlags
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Says what is wrong, why, how long it would go unnoticed, and what to do",
+		Long: "Looks at this machine for about a second and says which of the four promises are broken: by what\n" +
+			"was seen, why, for how long it would go unnoticed, and what to do. At the end it says what it could\n" +
+			"not see. It sends one question to each nameserver and nothing else.",
+		Example: "  lifeline check                     look for a second\n" +
+			"  lifeline check --for 10s           look longer: rates are surer\n" +
+			"  lifeline check --only silence      one promise; or a rule, such as S002\n" +
+			"  lifeline check --json --no-probe   for programs, without any traffic",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd, &f) },
+	}
+	flags := cmd.Flags()
+	flags.DurationVar(&f.look, "for", time.Second, "how long to look")
+	flags.BoolVar(&f.noProbe, "no-probe", false, "do not ask the nameservers: send nothing at all")
+	flags.StringVar(&f.failOn, "fail-on", "fail", "exit with 1 from this `severity` on: fail, warn or info")
+	flags.StringVar(&f.only, "only", "", "only these promises or rules, such as names,S001")
+	flags.StringVar(&f.skip, "skip", "", "all but these promises or rules")
+	return cmd
+}
+
+func runCheck(cmd *cobra.Command, f *checkFlags) error {
+	threshold, err := verdict.ParseSeverity(f.failOn)
+	if err != nil {
+		return usageError{fmt.Errorf("--fail-on %q is no severity: take fail, warn or info", f.failOn)}
+	}
+	if f.look < 100*time.Millisecond || f.look > longestLook {
+		return usageError{fmt.Errorf("--for %v is out of range: take a time from 100ms to 1h", f.look)}
+	}
+	keep, err := chosen(f.only, f.skip)
+	if err != nil {
+		return usageError{err}
+	}
+	n := node.New()
+	defer n.Close()
+	m, err := n.Watch(cmd.Context(), f.look, node.Want{Full: true, Probe: !f.noProbe})
+	if err != nil {
+		return blindError{err}
+	}
+	findings := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return !keep(f.Code, f.Promise) })
+	if asJSON(cmd) {
+		err = show.CheckJSON(cmd.OutOrStdout(), m, findings, false)
+	} else {
+		style, _ := terminal(cmd.OutOrStdout())
+		judged := func(p verdict.Promise) bool {
+			return slices.ContainsFunc(verdict.Rules, func(r verdict.Rule) bool { return r.Promise == p && keep(r.Code, p) })
+		}
+		show.Check(cmd.OutOrStdout(), m, findings, judged, style)
+	}
+	if err == nil && slices.ContainsFunc(findings, func(f verdict.Finding) bool { return f.Severity >= threshold }) {
+		err = errFindings
+	}
+	return err
+}
+
+// chosen returns whether --only and --skip leave a rule.
+func chosen(only, skip string) (func(code string, p verdict.Promise) bool, error) {
+	onlyWords, err := ruleWords("--only", only)
+	if err != nil {
+		return nil, err
+	}
+	skipWords, err := ruleWords("--skip", skip)
+	if err != nil {
+		return nil, err
+	}
+	return func(code string, p verdict.Promise) bool {
+		named := func(words []string) bool {
+			return slices.Contains(words, strings.ToLower(code)) || slices.Contains(words, p.String())
+		}
+		return (only == "" || named(onlyWords)) && !named(skipWords)
+	}, nil
+}
+
+// ruleWords reads a list of promises and rules.
+func ruleWords(flag, list string) (words []string, err error) {
+	for word := range strings.FieldsFuncSeq(strings.ToLower(list), isComma) {
+		known := slices.ContainsFunc(verdict.Rules, func(r verdict.Rule) bool {
+			return word == strings.ToLower(r.Code) || word == r.Promise.String()
+		})
+		if !known {
+			return nil, fmt.Errorf("%s %q is neither a promise (names, calls, silence, leaks) nor a rule such as %s", flag, word, verdict.Rules[0].Code)
+		}
+		words = append(words, word)
+	}
+	return words, nil
+}

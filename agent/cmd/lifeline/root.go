@@ -1,0 +1,157 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/show"
+)
+
+// The exit codes of every command.
+const (
+	exitWell     = 0 // nothing is wrong
+	exitFindings = 1 // findings of the severity that --fail-on names
+	exitUsage    = 2 // the command line is wrong
+	exitBlind    = 3 // could not look
+)
+
+// usageError is something wrong with the command line.
+type usageError struct{ error }
+
+// blindError is a look that could not be taken at all.
+type blindError struct{ error }
+
+// errFindings asks for exit code 1; what there is to say has been said.
+var errFindings = errors.New("findings")
+
+// run is the whole command: main without the process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	var blind blindError
+	switch {
+	case err == nil:
+		return exitWell
+	case errors.Is(err, errFindings):
+		return exitFindings
+	case ctx.Err() != nil:
+		return 128 + int(unix.SIGINT)
+	case errors.Is(err, unix.EPIPE): // whoever reads has seen enough
+		return exitWell
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", cmd.CommandPath(), oneLine(err))
+	if errors.As(err, &blind) {
+		return exitBlind
+	}
+	return exitUsage
+}
+
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(err.Error()), " ")
+}
+
+// newRoot makes the command and all that it can do.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "lifeline",
+		Short: "Keeps four promises about every network connection",
+		Long: "Four promises about every network connection: its name resolves, its calls return, " +
+			"its silence is noticed, its socket is closed.",
+		Example: "  lifeline check                    what is wrong on this machine, why, and what to do\n" +
+			"  lifeline census --by peer,state   every socket with its owner, counted",
+		Version:           versionText(),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args:              noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.PersistentFlags().Bool("json", false, "print one JSON document, schema "+show.Schema)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s -h", err, cmd.CommandPath())}
+	})
+	root.SetHelpFunc(help)
+	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newCheck(), newCensus())
+	return root
+}
+
+// noArguments says what to type instead of a word that no command is.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "it takes no arguments"
+	if cmd.HasSubCommands() {
+		hint = "the commands are"
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() && c.Name() != "help" {
+				hint += " " + c.Name()
+			}
+		}
+	}
+	return usageError{fmt.Errorf("unknown argument %q: %s; see %s -h", args[0], hint, cmd.CommandPath())}
+}
+
+// help begins with an example.
+func help(cmd *cobra.Command, _ []string) {
+	w := cmd.OutOrStdout()
+	fmt.Fprintf(w, "%s\n\n%s\n\nUsage:\n  %s\n", strings.TrimRight(cmd.Example, "\n"), cmp.Or(cmd.Long, cmd.Short), cmd.UseLine())
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintf(w, "\nCommands:\n")
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				fmt.Fprintf(w, "  %-10s %s\n", c.Name(), c.Short)
+			}
+		}
+	}
+	if flags := strings.TrimRight(cmd.LocalFlags().FlagUsages(), "\n"); flags != "" {
+		fmt.Fprintf(w, "\nFlags:\n%s\n", flags)
+	}
+	if flags := strings.TrimRight(cmd.InheritedFlags().FlagUsages(), "\n"); flags != "" {
+		fmt.Fprintf(w, "%s\n", flags)
+	}
+	fmt.Fprintf(w, "\nExit codes: 0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look.\n")
+}
+
+// version is set by the build, make build; a build by go install has that of the
+// module.
+var version string
+
+func versionText() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return cmp.Or(version, info.Main.Version, "(devel)")
+	}
+	return cmp.Or(version, "(devel)")
+}
+
+// terminal returns the style for w: colours and width only where a person
+// reads, no colours where NO_COLOR is set (no-color.org).
+func terminal(w io.Writer) (style show.Style, isTerminal bool) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return show.Style{}, false
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return show.Style{}, false
+	}
+	style.Color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	style.Width = max(60, min(int(size.Col), 120))
+	return style, true
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/lifeline-go/lifeline/internal/need"
+)
+
+// nobody runs the command as a user without any right, and returns what it
+// prints and its exit code.
+func nobody(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	need.Root(t)
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program := filepath.Join(dir, "lifeline") // by this name the test binary is the command
+	copyFile(t, os.Args[0], program)
+	cmd := exec.Command(program, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &errs, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	in, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An ordinary user gets what can be seen, hears what cannot and which
+// capability would show it.
+func TestUnprivilegedCensus(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // held by another user, so nobody cannot see whose it is
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	stdout, stderr, code := nobody(t, "census", "--by", "process", "--state", "LISTEN", "--protocol", "tcp")
+	if code != exitWell {
+		t.Errorf("exit code %d, want %d", code, exitWell)
+	}
+	if !strings.Contains(stdout, "(no process)") {
+		t.Errorf("the listener of another user is not counted:\n%s", stdout)
+	}
+	for _, want := range []string{"Could not see:", "owners: ", "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("standard error does not say %q:\n%s", want, stderr)
+		}
+	}
+}
+
+func TestUnprivilegedCheck(t *testing.T) {
+	stdout, stderr, code := nobody(t, "check", "--for", "100ms", "--no-probe")
+	if code > exitFindings {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if !strings.Contains(stdout, "as far as could be seen") || strings.Contains(stdout, "All four promises are kept.\n") {
+		t.Errorf("blind spots are reported as all well:\n%s", stdout)
+	}
+
+	stdout, _, _ = nobody(t, "check", "--for", "100ms", "--no-probe", "--json")
+	var d struct {
+		Blind []struct{ Source, Error, Needs string }
+	}
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
+		t.Fatal(err)
+	}
+	sources := make(map[string]bool)
+	for _, b := range d.Blind {
+		sources[b.Source] = true
+		if b.Error == "" {
+			t.Errorf("a blind spot without a reason: %+v", b)
+		}
+	}
+	if !sources["owners"] {
+		t.Errorf("blind is %+v, want owners in it", d.Blind)
+	}
+}
