@@ -2,24 +2,22 @@ module github.com/lifeline-go/lifeline/agent
 
 go 1.26.0
 
-require github.com/lifeline-go/lifeline v0.0.0
+require (
+	github.com/cilium/ebpf v0.22.0
+	github.com/lifeline-go/lifeline v0.0.0
+	github.com/mdlayher/netlink v1.9.0
+	github.com/rogpeppe/go-internal v1.14.1
+	github.com/spf13/cobra v1.10.2
+	golang.org/x/net v0.50.0
+	golang.org/x/sys v0.49.0
+)
 
 require (
-	github.com/cilium/ebpf v0.22.0 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
-	github.com/josharian/native v1.1.0 // indirect
-	github.com/mdlayher/netlink v1.9.0 // indirect
 	github.com/mdlayher/socket v0.5.1 // indirect
-	github.com/pkg/errors v0.9.1 // indirect
-	github.com/rogpeppe/go-internal v1.14.1 // indirect
-	github.com/spf13/cobra v1.10.2 // indirect
 	github.com/spf13/pflag v1.0.10 // indirect
-	github.com/ti-mo/conntrack v0.5.1 // indirect
-	github.com/ti-mo/netfilter v0.5.2 // indirect
-	golang.org/x/net v0.50.0 // indirect
 	golang.org/x/sync v0.20.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/tools v0.40.1-0.20260108161641-ca281cf95054 // indirect
 )
 

@@ -80,6 +80,7 @@ func bench(ctx context.Context, command string, tcp, unixes, rounds int) error {
 			m, err := n.Look(ctx, node.Want{})
 			if err == nil {
 				census.Count(m, census.Options{})
+				n.Recycle(m)
 			}
 			return err
 		})},

@@ -40,7 +40,7 @@ type Machine struct {
 
 // Blind is what could not be looked at, and what would let it be seen.
 type Blind struct {
-	Source string // the source's name: sockets, owners, options, processes, conntrack, names
+	Source string // the source's name: namespaces, sockets, owners, options, processes, routes, conntrack, names
 	Error  string // what happened, in one line
 	Needs  string // the capability, kernel version or program that would show it; "" when nothing would
 }

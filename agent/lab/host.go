@@ -30,8 +30,8 @@ type Host struct {
 // Path returns where the namespace can be entered: a file of /run/netns.
 func (h *Host) Path() string { return namespaces + h.netns }
 
-// Netns returns the inode of the namespace: the number that /proc/PID/ns/net of
-// a process in it shows.
+// Netns returns the inode of the namespace, the number that the kernel shows
+// in /proc/PID/ns/net and in sock_diag's cookies of a namespace.
 func (h *Host) Netns() uint32 {
 	h.lab.t.Helper()
 	var st unix.Stat_t
@@ -44,7 +44,7 @@ func (h *Host) Netns() uint32 {
 // Route sends packets to dst, a prefix or "default", by way of the address via.
 func (h *Host) Route(dst, via string) {
 	h.lab.t.Helper()
-	h.lab.ip("-n", h.netns, "route", "add", dst, "via", via)
+	h.lab.ip(h, "route", "add", dst, "via", via)
 }
 
 // Sysctl sets a kernel setting of the namespace, such as net.ipv4.tcp_retries2.
@@ -64,7 +64,7 @@ func (h *Host) Sysctl(key, value string) {
 // A crash leaves it to the next lab to kill it: Pdeathsig would end it with the
 // thread that started it, which may be one that Do throws away.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", h.netns, name}, args...)...)
+	return exec.Command("nsenter", append([]string{"--net=" + h.Path(), "--", name}, args...)...)
 }
 
 // Run runs a command on this host to its end and returns what it printed. The

@@ -53,6 +53,7 @@ func New(t testing.TB) *Lab {
 	t.Helper()
 	need.Root(t)
 	need.Program(t, "ip")
+	need.Program(t, "nsenter")
 	if err := removeLeftovers(); err != nil {
 		t.Fatalf("lab: leftovers of an earlier run: %v", err)
 	}
@@ -69,15 +70,20 @@ func (l *Lab) Host(name string) *Host {
 			l.t.Fatalf("lab: %v", err)
 		}
 	})
-	l.ip("netns", "add", h.netns)
-	l.ip("-n", h.netns, "link", "set", "lo", "up")
+	l.ip(nil, "netns", "add", h.netns)
+	l.ip(h, "link", "set", "lo", "up")
 	return h
 }
 
-// ip runs the program ip.
-func (l *Lab) ip(args ...string) {
+// ip runs the program ip on h, or where we are when h is nil. It is not ip -n,
+// which fails where / is not a mount point, as in a chroot.
+func (l *Lab) ip(h *Host, args ...string) {
 	l.t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+	cmd := exec.Command("ip", args...)
+	if h != nil {
+		cmd = h.Command("ip", args...)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
 		l.t.Fatalf("lab: ip %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 }

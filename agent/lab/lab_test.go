@@ -197,8 +197,8 @@ func TestLeftoversAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	left := fmt.Sprintf("%s%d-1-left", prefix, owner.Process.Pid)
-	l.ip("netns", "add", left)
-	orphan := exec.Command("ip", "netns", "exec", left, "sleep", "600")
+	l.ip(nil, "netns", "add", left)
+	orphan := exec.Command("nsenter", "--net="+namespaces+left, "sleep", "600")
 	if err := orphan.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -27,8 +27,8 @@ func (l *Lab) Wire(a *Host, addrA string, b *Host, addrB string) {
 	}
 	bridge := fmt.Sprintf("wire%d", l.wires)
 	l.wires++
-	l.ip("-n", l.room.netns, "link", "add", bridge, "type", "bridge", "stp_state", "0", "mcast_snooping", "0")
-	l.ip("-n", l.room.netns, "link", "set", bridge, "addrgenmode", "none", "up")
+	l.ip(l.room, "link", "add", bridge, "type", "bridge", "stp_state", "0", "mcast_snooping", "0")
+	l.ip(l.room, "link", "set", bridge, "addrgenmode", "none", "up")
 	l.plug(a, addrA, bridge, "a")
 	l.plug(b, addrB, bridge, "b")
 	a.awaitCarrier()
@@ -40,14 +40,14 @@ func (l *Lab) plug(h *Host, addr, bridge, side string) {
 	l.t.Helper()
 	dev, port := fmt.Sprintf("eth%d", len(h.ports)), bridge+side
 	h.ports = append(h.ports, port)
-	l.ip("-n", l.room.netns, "link", "add", port, "type", "veth", "peer", "name", dev, "netns", h.netns)
-	l.ip("-n", l.room.netns, "link", "set", port, "master", bridge, "addrgenmode", "none", "up")
-	args := []string{"-n", h.netns, "addr", "add", addr, "dev", dev}
+	l.ip(l.room, "link", "add", port, "type", "veth", "peer", "name", dev, "netns", h.netns)
+	l.ip(l.room, "link", "set", port, "master", bridge, "addrgenmode", "none", "up")
+	args := []string{"addr", "add", addr, "dev", dev}
 	if strings.Contains(addr, ":") {
 		args = append(args, "nodad") // nobody else is there, and it takes a second
 	}
-	l.ip(args...)
-	l.ip("-n", h.netns, "link", "set", dev, "up")
+	l.ip(h, args...)
+	l.ip(h, "link", "set", dev, "up")
 }
 
 // Unplug kills the host as its peers see it: from now on nothing goes to it or
@@ -68,7 +68,7 @@ func (h *Host) Plug() {
 func (h *Host) setPorts(state string) {
 	h.lab.t.Helper()
 	for _, port := range h.ports {
-		h.lab.ip("-n", h.lab.room.netns, "link", "set", port, state)
+		h.lab.ip(h.lab.room, "link", "set", port, state)
 	}
 }
 

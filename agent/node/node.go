@@ -13,8 +13,11 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/bpf"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 	"github.com/lifeline-go/lifeline/agent/source/gobin"
 	"github.com/lifeline-go/lifeline/agent/source/owners"
 	"github.com/lifeline-go/lifeline/agent/source/pidfd"
@@ -33,6 +36,11 @@ type Node struct {
 	openOnce   sync.Once
 	owners     *bpf.Owners // nil where BPF is not to be had
 	withoutBPF bool        // for tests: as if it were not
+
+	// Room that each look uses again. No fact refers to it.
+	owned   []fact.Owned
+	byInode map[uint32]int32
+	sockets []fact.Socket
 }
 
 // New returns a Node. It opens nothing before the first look needs it.
@@ -46,6 +54,10 @@ func (n *Node) Close() error {
 	}
 	return n.owners.Close()
 }
+
+// Recycle gives the room of a look back for the next one. Nobody may use the
+// facts of m any more, nor what knows m as its Earlier.
+func (n *Node) Recycle(m *fact.Machine) { n.sockets, m.Sockets = m.Sockets[:0], nil }
 
 // Want says what to look at. The zero Want is what a census needs: all sockets
 // of all namespaces with their owners and options, and the names of processes.
@@ -93,12 +105,12 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		host = "localhost"
 	}
 	var (
-		l     = look{Machine: &fact.Machine{Host: host}, want: w}
-		owned []fact.Owned
+		l     = look{Machine: &fact.Machine{Host: host, Sockets: n.sockets}, want: w}
 		blind []fact.Blind
 		wg    sync.WaitGroup
 	)
-	wg.Go(func() { owned, blind = n.owned() })
+	n.sockets = nil
+	wg.Go(func() { blind = n.readOwners() })
 	if w.Full && !w.first {
 		wg.Go(func() { l.names(ctx) })
 	}
@@ -108,7 +120,7 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		return nil, err
 	}
 	l.blind(blind...)
-	l.join(owned)
+	n.join(l.Sockets)
 	if n.owners == nil || n.withoutBPF {
 		borrowing, cancel := context.WithTimeout(ctx, borrowTime)
 		l.blind(pidfd.Options(borrowing, l.Sockets)...)
@@ -133,48 +145,54 @@ func (l *look) blind(list ...fact.Blind) {
 	l.Blind = append(l.Blind, list...)
 }
 
-// owned returns who owns which socket: in one pass over all tasks by BPF, and
-// where that is not to be had, by a walk through /proc.
-func (n *Node) owned() ([]fact.Owned, []fact.Blind) {
+// readOwners reads who owns which socket: in one pass over all tasks by BPF,
+// and where that is not to be had, by a walk through /proc.
+func (n *Node) readOwners() (blind []fact.Blind) {
 	n.openOnce.Do(func() {
 		if o, err := bpf.Open(); err == nil {
 			n.owners = o
 		}
 	})
 	if n.owners != nil && !n.withoutBPF {
-		if owned, err := n.owners.Read(nil); err == nil {
-			return owned, nil
+		var err error
+		if n.owned, err = n.owners.Read(n.owned[:0]); err == nil {
+			return nil
 		}
 		_ = n.owners.Close()
 		n.owners = nil
 	}
-	return owners.Walk(nil)
+	n.owned, blind = owners.Walk(n.owned[:0])
+	return blind
 }
 
 // join gives each socket its owners and options, by inode: all sockets of all
-// namespaces have theirs from one file system. owned is sorted by PID.
-func (l *look) join(owned []fact.Owned) {
-	byInode := make(map[uint32]int32, len(l.Sockets))
-	for i := range l.Sockets {
-		if inode := l.Sockets[i].Inode; inode != 0 {
-			byInode[inode] = int32(i)
+// namespaces have theirs from one file system. Owners come sorted by PID.
+func (n *Node) join(sockets []fact.Socket) {
+	if n.byInode == nil {
+		n.byInode = make(map[uint32]int32, len(sockets))
+	}
+	clear(n.byInode)
+	for i := range sockets {
+		if inode := sockets[i].Inode; inode != 0 {
+			n.byInode[inode] = int32(i)
 		}
 	}
-	backing := make([]fact.Owner, len(owned))
-	for k := range owned {
-		i, ok := byInode[owned[k].Inode]
+	backing := make([]fact.Owner, len(n.owned))
+	for k := range n.owned {
+		owned := &n.owned[k]
+		i, ok := n.byInode[owned.Inode]
 		if !ok {
 			continue
 		}
-		s := &l.Sockets[i]
-		backing[k] = owned[k].Owner
+		s := &sockets[i]
+		backing[k] = owned.Owner
 		if s.Owners == nil {
 			s.Owners = backing[k : k+1 : k+1] // no room: a second owner moves it elsewhere
 		} else {
-			s.Owners = append(s.Owners, owned[k].Owner)
+			s.Owners = append(s.Owners, owned.Owner)
 		}
-		if owned[k].Options.OK {
-			s.Options = owned[k].Options
+		if owned.Options.OK {
+			s.Options = owned.Options
 		}
 	}
 }
@@ -225,7 +243,7 @@ func (n *Node) executables(l *look) {
 	}
 	blind := fact.Blind{Source: "processes", Error: fmt.Sprintf("the executables of %d processes, the last one: %v", failures, failed)}
 	if errors.Is(failed, fs.ErrPermission) {
-		blind.Needs = "CAP_SYS_PTRACE"
+		blind.Needs = capability.Missing("CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE)
 	}
 	l.blind(blind)
 }

@@ -225,8 +225,8 @@ func TestAgreesWithSSInAContainer(t *testing.T) {
 		need.Program(t, name)
 	}
 	dir := t.TempDir()
-	cmd := exec.Command("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", `ip link set lo up && exec "$0" hold "$1"`, os.Args[0], dir)
+	cmd := exec.Command("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--propagation", "unchanged",
+		"sh", "-c", `mount --make-private /proc && mount -t proc proc /proc && ip link set lo up && exec "$0" hold "$1"`, os.Args[0], dir)
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -54,7 +54,8 @@ func (l *lossy) advance(to time.Duration) {
 			}
 			c.out++
 			c.lastSent, c.waiting = c.next, true
-			if l.passes() && l.passes() { // the segment and its acknowledgement
+			there, back := l.passes(), l.passes()
+			if there && back {
 				*c = lossyConn{lastAck: c.next, lastSent: c.next, next: c.next + time.Second, out: c.out, again: c.again}
 				continue
 			}

@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 )
 
 // Capabilities are what Open needs: the first to load a program, the second
@@ -39,9 +41,9 @@ func explain(err error) *Error {
 	version, versionErr := features.LinuxVersionCode()
 	switch {
 	case errors.Is(err, unix.EPERM):
-		needs := Capabilities
-		if capable(unix.CAP_BPF) && capable(unix.CAP_PERFMON) {
-			needs = "a security policy that allows bpf(2)"
+		needs := capability.Missing(Capabilities, unix.CAP_BPF, unix.CAP_PERFMON)
+		if capability.Held(unix.CAP_SYS_ADMIN) { // stands for both
+			needs = capability.Policy
 		}
 		return &Error{fmt.Errorf("%w: %v", fs.ErrPermission, err), needs}
 	case versionErr == nil && version < 5<<16|11<<8:
@@ -66,16 +68,4 @@ func rejected(err error) bool {
 func confidential() bool {
 	mode, err := os.ReadFile("/sys/kernel/security/lockdown")
 	return err == nil && strings.Contains(string(mode), "[confidentiality]")
-}
-
-// capable says whether this thread holds a capability, or CAP_SYS_ADMIN that
-// stands for the two of BPF.
-func capable(capability uint) bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if unix.Capget(&header, &data[0]) != nil {
-		return false
-	}
-	held := uint64(data[1].Effective)<<32 | uint64(data[0].Effective)
-	return held&(1<<capability|1<<unix.CAP_SYS_ADMIN) != 0
 }

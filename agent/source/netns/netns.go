@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 )
 
 // source is the name of this source in fact.Blind.
@@ -140,13 +141,12 @@ func (s *set) processes() *fact.Blind {
 			ns.PID = int32(pid)
 		}
 	}
-	return unread(all, blind, why, first)
+	return unread(all, blind, why, first, capability.Missing("CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE))
 }
 
 // unread tells that blind of all processes could not be looked at, nil when
 // there is nothing to tell.
-func unread(all, blind int, why error, first bool) *fact.Blind {
-	const needs = "CAP_SYS_PTRACE"
+func unread(all, blind int, why error, first bool, needs string) *fact.Blind {
 	switch {
 	case blind > 0 && why != nil:
 		return &fact.Blind{Source: source, Error: fmt.Sprintf("the namespace of %d of %d processes: %v", blind, all, why), Needs: needs}

@@ -260,7 +260,6 @@ func TestSysctl(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const linear = "/proc/sys/net/ipv4/tcp_syn_linear_timeouts"
 	want := bound.Sysctl{
 		KeepAliveTime: 11 * time.Second, KeepAliveInterval: 12 * time.Second, KeepAliveProbes: 13,
 		Retries2: -1, SynRetries: 5, SynLinearTimeouts: -1, SynAckRetries: 7,
@@ -325,7 +324,7 @@ func TestUnread(t *testing.T) {
 		{0, nil, false, "processes of others are hidden: /proc is mounted with hidepid", "CAP_SYS_PTRACE"},
 	} {
 		got := fact.Blind{}
-		if blind := unread(9, test.blind, test.why, test.first); blind != nil {
+		if blind := unread(9, test.blind, test.why, test.first, "CAP_SYS_PTRACE"); blind != nil {
 			got = *blind
 		}
 		if got.Error != test.want || got.Needs != test.needs {

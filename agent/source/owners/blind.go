@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 )
 
 // blindness counts the processes that a walk could not look into.
@@ -27,16 +28,11 @@ func (b *blindness) add(other *blindness) {
 
 func (b *blindness) report() []fact.Blind {
 	var blind []fact.Blind
-	held := capabilities()
 	if b.denied > 0 {
-		needs := Capabilities
-		if held&ptrace != 0 && held&search != 0 {
-			needs = "a security policy that lets root see them"
-		}
 		blind = append(blind, fact.Blind{
 			Source: source,
 			Error:  fmt.Sprintf("may not see the files of %s", count(b.denied)),
-			Needs:  needs,
+			Needs:  capability.Missing(Capabilities, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		})
 	}
 	if b.failed > 0 {
@@ -45,7 +41,7 @@ func (b *blindness) report() []fact.Blind {
 			Error:  fmt.Sprintf("cannot read the files of %s: %v", count(b.failed), b.err),
 		})
 	}
-	if held&ptrace == 0 {
+	if !capability.Held(unix.CAP_SYS_PTRACE) {
 		if mode := hidden(); mode != "" {
 			blind = append(blind, fact.Blind{
 				Source: source,
@@ -93,19 +89,4 @@ func hidepid(mountinfo string) (option string) {
 		}
 	}
 	return option
-}
-
-const (
-	ptrace uint64 = 1 << unix.CAP_SYS_PTRACE
-	search uint64 = 1 << unix.CAP_DAC_READ_SEARCH
-)
-
-// capabilities returns those that this thread may use.
-func capabilities() uint64 {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if unix.Capget(&header, &data[0]) != nil {
-		return 0
-	}
-	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective)
 }

@@ -184,7 +184,7 @@ func TestWalkHidden(t *testing.T) {
 	need.Root(t)
 	sh, mount, setpriv := need.Program(t, "sh"), need.Program(t, "mount"), need.Program(t, "setpriv")
 	cmd := exec.CommandContext(t.Context(), sh, "-ec",
-		mount+" -t proc -o hidepid=2 proc /proc && exec "+setpriv+" --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all /proc/self/fd/3")
+		mount+" --make-private /proc && "+mount+" -t proc -o hidepid=2 proc /proc && exec "+setpriv+" --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all /proc/self/fd/3")
 	exe, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func TestWalkHidden(t *testing.T) {
 	cmd.Env = append(os.Environ(), childMode+"=walk")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{exe}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

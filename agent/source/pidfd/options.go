@@ -17,8 +17,8 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
 
-// Options fills in the options of TCP sockets that have owners and no options
-// yet, and returns what it could not see. It stops when ctx ends. It holds two
+// Options fills in the options of TCP connections that have owners and no
+// options yet, and returns what it could not see. It stops when ctx ends. It holds two
 // file descriptors at a time, however many sockets there are.
 //
 // The times are those in force: what the program has not set is that of the
@@ -58,7 +58,7 @@ func wanted(sockets []fact.Socket) []loan {
 	var loans []loan
 	for i := range sockets {
 		s := &sockets[i]
-		if s.Protocol == fact.TCP && !s.Options.OK && len(s.Owners) > 0 {
+		if s.Protocol == fact.TCP && s.State != fact.Listen && !s.Options.OK && len(s.Owners) > 0 {
 			loans = append(loans, loan{socket: s})
 		}
 	}

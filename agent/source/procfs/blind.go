@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 )
 
 // source is the name of this source in blind spots.
@@ -28,26 +29,13 @@ type miss struct {
 
 // needs names what would let the missed be read, "" when nothing would.
 func (m miss) needs() string {
-	capability, need := unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"
-	if m.what == countFiles {
-		capability, need = unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH, or Linux 6.2"
-	}
 	switch {
 	case !errors.Is(m.err, fs.ErrPermission):
 		return ""
-	case held(capability):
-		return "a security module that allows it: the capability is there"
-	default:
-		return need
+	case m.what == countFiles:
+		return capability.Missing("CAP_DAC_READ_SEARCH, or Linux 6.2", unix.CAP_DAC_READ_SEARCH)
 	}
-}
-
-// held tells whether this process has a capability in effect.
-func held(capability int) bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	err := unix.Capget(&header, &data[0])
-	return err == nil && data[capability/32].Effective&(1<<(capability%32)) != 0
+	return capability.Missing("CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE)
 }
 
 // tally counts processes by what was missed of them, so that hundreds of

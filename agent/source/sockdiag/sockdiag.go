@@ -44,6 +44,7 @@ type Want struct{ TCP, UDP, Unix bool }
 // [Blind] says it as facts. Read gives up on a kernel that says nothing for
 // five seconds.
 func Read(dst []fact.Socket, netns uint32, want Want) ([]fact.Socket, error) {
+	dst = slices.Grow(dst, expected())
 	r := &reader{sockets: dst, netns: netns, dump: dump}
 	err := each(want, r.query)
 	return r.sockets, err
@@ -183,7 +184,7 @@ func (r *reader) path(b []byte) string {
 	if r.paths == nil {
 		r.paths = make(map[string]string)
 	}
-	s := string(b)
-	r.paths[s] = s
+	s := fact.Printable(string(b)) // any process chooses its own
+	r.paths[string(b)] = s
 	return s
 }

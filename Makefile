@@ -1,0 +1,37 @@
+# What to type. Each word is a few lines; what takes more is a script in scripts/.
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+GOTEST := CGO_ENABLED=1 go test -race -count=1 -exec "'$(CURDIR)/scripts/as-root'"
+
+.PHONY: help run build test bench lint generate
+.NOTPARALLEL:
+
+help: ## print these words
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+run: build ## look at this machine with lifeline check
+	@scripts/as-root bin/lifeline check || exit $$(($$? == 1 ? 0 : $$?)) # 1 = it found something, which is its job
+
+build: ## make bin/lifeline, a static program
+	@CGO_ENABLED=0 go build -C agent -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o ../bin/lifeline ./cmd/lifeline
+
+test: ## install what the tests need, check everything, run every test
+	@scripts/setup
+	@scripts/lint
+	@scripts/vulnerable || echo 'make test: goes on; make lint fails until this is mended'
+	@scripts/generated
+	@status=0; $(GOTEST) ./... || status=1; cd agent && $(GOTEST) ./... || status=1; exit $$status
+
+bench: build ## measure the census beside ss, netstat and lsof on the same sockets
+	@scripts/setup
+	@CGO_ENABLED=0 go build -C agent -trimpath -buildvcs=false -o ../bin/bench ./bench
+	@scripts/as-root bin/bench
+
+lint: ## gofmt, go vet on every platform, staticcheck, govulncheck
+	@scripts/lint
+	@scripts/vulnerable
+
+generate: ## build again what is generated: BPF objects, docs/findings.md
+	@go generate ./...
+	@cd agent && go generate ./...

@@ -1,0 +1,229 @@
+package lifeline_test
+
+import (
+	"go/ast"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A kind of package says what its code may do beside importing.
+type kind int
+
+const (
+	pure    kind = iota // no I/O, no clock, nothing of the standard library beyond pureImports
+	library             // does not log or print, reads no flags and no environment
+	support             // for tests: may skip, print and exit
+	command             // anything
+)
+
+// A layer is one package: what it may import beside the standard library, and
+// why it is here. Its tests may also import testImports.
+type layer struct {
+	folder  string
+	kind    kind
+	imports []string // folders of this repository and modules of others; * stands for one part of a path
+	why     string
+}
+
+const (
+	xsys    = "golang.org/x/sys"
+	xnet    = "golang.org/x/net"
+	netlink = "github.com/mdlayher/netlink"
+	ebpf    = "github.com/cilium/ebpf"
+)
+
+// layers is the architecture: source → fact → verdict → show. A package that
+// is not in it does not exist; docs/architecture.md tells the same in prose.
+var layers = []layer{
+	{".", library, []string{"bound"}, "the front door of the library"},
+	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
+	{"internal/leakcheck", support, nil, "fails a test binary that leaves something open"},
+	{"internal/need", support, nil, "the only place that skips a test"},
+
+	{"agent/fact", pure, []string{"bound"}, "what was seen: plain values"},
+	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
+	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
+
+	{"agent/source/capability", library, []string{xsys}, "which rights this thread has"},
+	{"agent/source/netns", library, []string{"agent/fact", "agent/source/capability", "bound", xsys}, "network namespaces and their settings"},
+	{"agent/source/sockdiag", library, []string{"agent/fact", xsys}, "sockets, over netlink"},
+	{"agent/source/bpf", library, []string{"agent/fact", "agent/source/capability", "bound", ebpf, xsys}, "who owns a socket and its options, by a BPF iterator"},
+	{"agent/source/owners", library, []string{"agent/fact", "agent/source/capability", xsys}, "who owns a socket, by a walk of /proc"},
+	{"agent/source/pidfd", library, []string{"agent/fact", "bound", xsys}, "the options of a socket, by a copy of its descriptor"},
+	{"agent/source/procfs", library, []string{"agent/fact", "agent/source/capability", "agent/source/procfs/bounded", xsys}, "processes"},
+	{"agent/source/procfs/bounded", library, nil, "calls that may never return, with a way out"},
+	{"agent/source/gobin", library, []string{"agent/fact", "agent/source/procfs/bounded", xsys}, "what an executable says of itself"},
+	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
+	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
+	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", xnet, xsys}, "how names are resolved"},
+
+	{"agent/node", library, []string{"agent/fact", "agent/verdict", "bound", "agent/source/*", xsys}, "joins the sources into one look"},
+	{"agent/show", library, []string{"agent/fact", "agent/verdict", "agent/census", "bound"}, "text and JSON; asks no source"},
+
+	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/source/*", "github.com/spf13/cobra", xsys}, "the command"},
+	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
+	{"agent/lab", support, []string{"bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
+	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
+}
+
+// testImports is what tests of any package may import beside what it may
+// itself.
+var testImports = []string{"internal/leakcheck", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal"}
+
+// pureImports is all of the standard library that does no I/O by itself and
+// that pure packages have had a reason to use.
+var pureImports = []string{
+	"bytes", "cmp", "encoding/binary", "encoding/json", "errors", "fmt", "iter", "maps", "math", "math/bits", "net/netip",
+	"slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
+}
+
+// clock is what package time has beyond arithmetic.
+var clock = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
+
+var layerRules = []rule{
+	{
+		name: "each package imports what its layer may", check: importsFit,
+		wrong: []sample{
+			{"agent/verdict/a.go": `package verdict; import "github.com/lifeline-go/lifeline/agent/source/procfs"`},
+			{"agent/source/procfs/a_darwin.go": `package procfs; import "github.com/lifeline-go/lifeline/agent/verdict"`},
+			{"agent/show/a.go": `package show; import "github.com/lifeline-go/lifeline/agent/source/bpf"`},
+			{"bound/a.go": `package bound; import "golang.org/x/sys/unix"`},
+			{"bound/a.go": `package bound; import "github.com/lifeline-go/lifeline/agent/fact"`},
+			{"doc.go": `package lifeline; import "github.com/lifeline-go/lifeline/agent/node"`},
+			{"agent/show/a.go": `package show; import . "strings"`},
+			{"agent/fact/a_test.go": `package fact; import "github.com/lifeline-go/lifeline/agent/node"`},
+		},
+		right: []sample{
+			{"agent/node/a.go": `package node; import "github.com/lifeline-go/lifeline/agent/source/bpf"`},
+			{"agent/source/bpf/a.go": `package bpf; import "github.com/cilium/ebpf/link"`},
+			{"bound/a_test.go": `package bound_test; import ("github.com/lifeline-go/lifeline/bound"; "github.com/lifeline-go/lifeline/internal/need")`},
+		},
+	},
+	{
+		name: "every package has a place", check: foldersKnown,
+		wrong: []sample{{"agent/extra/a.go": "package extra"}, {"agent/source/bpf/deep/a_windows.go": "package deep"}},
+		right: []sample{{"bound/a.go": "package bound"}},
+	},
+	{
+		name: "pure packages do no I/O and read no clock", check: pureIsPure,
+		wrong: []sample{
+			{"agent/fact/a.go": `package fact; import "os"`},
+			{"agent/verdict/a.go": `package verdict; import "net"`},
+			{"agent/census/a.go": `package census; import "log/slog"`},
+			{"bound/a.go": `package bound; import clock "time"; var t = clock.Now()`},
+		},
+		right: []sample{
+			{"agent/fact/a.go": `package fact; import ("net/netip"; "time"); var a netip.Addr; var d time.Duration`},
+			{"agent/fact/a_test.go": `package fact; import ("os"; "time"); var t = time.Now; var f *os.File`},
+		},
+	},
+}
+
+// placeOf returns the row of a folder, nil when it has none.
+func placeOf(folder string) *layer {
+	i := slices.IndexFunc(layers, func(l layer) bool { return l.folder == folder })
+	if i < 0 {
+		return nil
+	}
+	return &layers[i]
+}
+
+// kindOf returns command for a folder without a place: the rule for places
+// complains of it already.
+func kindOf(folder string) kind {
+	if l := placeOf(folder); l != nil {
+		return l.kind
+	}
+	return command
+}
+
+func importsFit(t tree) (complaints []string) {
+	for _, f := range t.files {
+		place := placeOf(f.folder())
+		if place == nil {
+			continue
+		}
+		may := place.imports
+		if f.test() {
+			may = slices.Concat(may, testImports, []string{place.folder})
+		}
+		for imported, name := range f.imports() {
+			if name == "." {
+				complaints = append(complaints, f.complain(f.Name, "imports %s with a dot, which hides where names come from", imported))
+			}
+			if ours, foreign := origin(imported); (ours || foreign) && !allows(may, imported) {
+				complaints = append(complaints, f.complain(f.Name, "%s may not import %s: it is %q", place.folder, imported, place.why))
+			}
+		}
+	}
+	return complaints
+}
+
+// origin says whether an import path is of this repository or of another
+// module; of the standard library it is neither.
+func origin(imported string) (ours, foreign bool) {
+	if imported == module || strings.HasPrefix(imported, module+"/") {
+		return true, false
+	}
+	host, _, _ := strings.Cut(imported, "/")
+	return false, strings.Contains(host, ".")
+}
+
+func allows(may []string, imported string) bool {
+	folder := strings.TrimPrefix(strings.TrimPrefix(imported, module), "/")
+	if folder == "" {
+		folder = "."
+	}
+	return slices.ContainsFunc(may, func(entry string) bool {
+		fits, _ := path.Match(entry, folder)
+		_, foreign := origin(entry)
+		return fits || foreign && strings.HasPrefix(imported, entry+"/")
+	})
+}
+
+func foldersKnown(t tree) (complaints []string) {
+	for folder := range t.byFolder() {
+		if placeOf(folder) == nil {
+			complaints = append(complaints, folder+": a new package needs a row in layers, with what it may import and why it is there")
+		}
+	}
+	return complaints
+}
+
+// TestNoLayerIsGone keeps the table from speaking of what does not exist.
+func TestNoLayerIsGone(t *testing.T) {
+	top, err := load(os.DirFS("."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := slices.Collect(maps.Keys(top.byFolder()))
+	for _, l := range layers {
+		if !slices.Contains(there, l.folder) {
+			t.Errorf("layers speaks of %s, which has no Go file", l.folder)
+		}
+	}
+}
+
+func pureIsPure(t tree) (complaints []string) {
+	for _, f := range t.files {
+		if f.test() || kindOf(f.folder()) != pure {
+			continue
+		}
+		for imported := range f.imports() {
+			ours, foreign := origin(imported)
+			if !ours && !foreign && !slices.Contains(pureImports, imported) {
+				complaints = append(complaints, f.complain(f.Name, "%s is pure and may not import %s", f.folder(), imported))
+			}
+		}
+		f.uses("time", func(n ast.Node, name string) {
+			if slices.Contains(clock, name) {
+				complaints = append(complaints, f.complain(n, "%s is pure and may not use time.%s: the time is a fact", f.folder(), name))
+			}
+		})
+	}
+	return complaints
+}
