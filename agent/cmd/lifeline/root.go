@@ -22,6 +22,8 @@ const (
 	exitFindings = 1 // findings of the severity that --fail-on names
 	exitUsage    = 2 // the command line is wrong
 	exitBlind    = 3 // could not look
+
+	exitInterrupted = 128 + int(unix.SIGINT) // as shells have it
 )
 
 // usageError is something wrong with the command line.
@@ -42,12 +44,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	var blind blindError
 	switch {
+	case ctx.Err() != nil:
+		return exitInterrupted
 	case err == nil:
 		return exitWell
 	case errors.Is(err, errFindings):
 		return exitFindings
-	case ctx.Err() != nil:
-		return 128 + int(unix.SIGINT)
 	case errors.Is(err, unix.EPIPE): // whoever reads has seen enough
 		return exitWell
 	}
