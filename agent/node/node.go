@@ -5,23 +5,15 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/bpf"
-	"github.com/lifeline-go/lifeline/agent/source/capability"
 	"github.com/lifeline-go/lifeline/agent/source/gobin"
-	"github.com/lifeline-go/lifeline/agent/source/owners"
 	"github.com/lifeline-go/lifeline/agent/source/pidfd"
-	"github.com/lifeline-go/lifeline/agent/source/procfs"
 	"github.com/lifeline-go/lifeline/agent/source/sockdiag"
 )
 
@@ -38,8 +30,7 @@ type Node struct {
 	withoutBPF bool        // for tests: as if it were not
 
 	// Room that each look uses again. No fact refers to it.
-	owned   []fact.Owned
-	byInode map[uint32]int32
+	owned   owned
 	sockets []fact.Socket
 }
 
@@ -105,12 +96,14 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		host = "localhost"
 	}
 	var (
-		l     = look{Machine: &fact.Machine{Host: host, Sockets: n.sockets}, want: w}
-		blind []fact.Blind
-		wg    sync.WaitGroup
+		l  = look{Machine: &fact.Machine{Host: host, Sockets: n.sockets}, want: w}
+		wg sync.WaitGroup
 	)
 	n.sockets = nil
-	wg.Go(func() { blind = n.readOwners() })
+	wg.Go(func() {
+		l.blind(n.readOwners()...)
+		n.processes(&l)
+	})
 	if w.Full && !w.first {
 		wg.Go(func() { l.names(ctx) })
 	}
@@ -119,14 +112,12 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.blind(blind...)
-	n.join(l.Sockets)
+	n.owned.join(l.Sockets)
 	if n.owners == nil || n.withoutBPF {
 		borrowing, cancel := context.WithTimeout(ctx, borrowTime)
 		l.blind(pidfd.Options(borrowing, l.Sockets)...)
 		cancel()
 	}
-	n.processes(&l)
 	l.Time = time.Now()
 	return l.Machine, ctx.Err()
 }
@@ -143,125 +134,6 @@ func (l *look) blind(list ...fact.Blind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.Blind = append(l.Blind, list...)
-}
-
-// readOwners reads who owns which socket: in one pass over all tasks by BPF,
-// and where that is not to be had, by a walk through /proc.
-func (n *Node) readOwners() (blind []fact.Blind) {
-	n.openOnce.Do(func() {
-		if o, err := bpf.Open(); err == nil {
-			n.owners = o
-		}
-	})
-	if n.owners != nil && !n.withoutBPF {
-		var err error
-		if n.owned, err = n.owners.Read(n.owned[:0]); err == nil {
-			return nil
-		}
-		_ = n.owners.Close()
-		n.owners = nil
-	}
-	n.owned, blind = owners.Walk(n.owned[:0])
-	return blind
-}
-
-// join gives each socket its owners and options, by inode: all sockets of all
-// namespaces have theirs from one file system. Owners come sorted by PID.
-func (n *Node) join(sockets []fact.Socket) {
-	if n.byInode == nil {
-		n.byInode = make(map[uint32]int32, len(sockets))
-	}
-	clear(n.byInode)
-	for i := range sockets {
-		if inode := sockets[i].Inode; inode != 0 {
-			n.byInode[inode] = int32(i)
-		}
-	}
-	backing := make([]fact.Owner, len(n.owned))
-	for k := range n.owned {
-		owned := &n.owned[k]
-		i, ok := n.byInode[owned.Inode]
-		if !ok {
-			continue
-		}
-		s := &sockets[i]
-		backing[k] = owned.Owner
-		if s.Owners == nil {
-			s.Owners = backing[k : k+1 : k+1] // no room: a second owner moves it elsewhere
-		} else {
-			s.Owners = append(s.Owners, owned.Owner)
-		}
-		if owned.Options.OK {
-			s.Options = owned.Options
-		}
-	}
-}
-
-// processes fills in who the owners are; with Full, all processes and what
-// their executables say.
-func (n *Node) processes(l *look) {
-	detail := procfs.Brief
-	pids := ownerPIDs(l.Sockets)
-	if l.want.Full {
-		detail = procfs.Full
-		all, err := procfs.FS{}.PIDs()
-		if err != nil {
-			l.blind(fact.Blind{Source: "processes", Error: err.Error()})
-		} else {
-			pids = all
-		}
-	}
-	processes, blind := procfs.FS{}.ReadAll(pids, detail)
-	l.Processes = processes
-	l.blind(blind...)
-	if l.want.Full && !l.want.first {
-		n.executables(l)
-	}
-}
-
-// executables reads what the executables of processes with sockets say.
-func (n *Node) executables(l *look) {
-	var failed error
-	failures := 0
-	for _, pid := range ownerPIDs(l.Sockets) {
-		p := l.Process(pid)
-		if p == nil {
-			continue
-		}
-		program, err := n.programs.OfProcess(pid)
-		switch {
-		case err == nil:
-			p.Program = &program
-		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, gobin.ErrNotProgram): // it is gone, or there is nothing to know
-		default:
-			failed = err
-			failures++
-		}
-	}
-	if failures == 0 {
-		return
-	}
-	blind := fact.Blind{Source: "processes", Error: fmt.Sprintf("the executables of %d processes, the last one: %v", failures, failed)}
-	if errors.Is(failed, fs.ErrPermission) {
-		blind.Needs = capability.Missing("CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE)
-	}
-	l.blind(blind)
-}
-
-// ownerPIDs are the PIDs that own a socket, sorted.
-func ownerPIDs(sockets []fact.Socket) []int32 {
-	var pids []int32
-	last := int32(0)
-	for i := range sockets {
-		for _, o := range sockets[i].Owners {
-			if o.PID != last { // sockets come in runs of the same owner
-				pids = append(pids, o.PID)
-				last = o.PID
-			}
-		}
-	}
-	slices.Sort(pids)
-	return slices.Compact(pids)
 }
 
 // Alive reports whether there is a process with this PID.
