@@ -89,7 +89,11 @@ func (l *look) spaces() error {
 		err := netns.Do(ns, func() error { return l.space(&ns) })
 		if err != nil {
 			l.failed = err
-			l.blind(netns.Blindness("sockets", err))
+			blind := netns.Blindness("sockets", err)
+			if blind.Needs != "" {
+				l.failed = fmt.Errorf("%w; needs %s", err, blind.Needs)
+			}
+			l.blind(blind)
 			continue
 		}
 		l.Namespaces = append(l.Namespaces, ns)

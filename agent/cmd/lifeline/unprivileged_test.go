@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/lifeline-go/lifeline/agent/lab"
 	"github.com/lifeline-go/lifeline/internal/need"
 )
 
@@ -104,5 +105,18 @@ func TestUnprivilegedCheck(t *testing.T) {
 	}
 	if !sources["owners"] {
 		t.Errorf("blind is %+v, want owners in it", d.Blind)
+	}
+}
+
+// Where nothing at all can be seen, that is said and is an exit code of its
+// own: no answer is not a good answer.
+func TestUnprivilegedNamespace(t *testing.T) {
+	host := lab.New(t).Host("foreign")
+	stdout, stderr, code := nobody(t, "census", "--netns", host.Path())
+	if code != exitBlind || stdout != "" {
+		t.Errorf("exit code %d, want %d; it prints %q", code, exitBlind, stdout)
+	}
+	if !strings.HasSuffix(stderr, "operation not permitted; needs CAP_SYS_ADMIN and CAP_SYS_PTRACE\n") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("standard error is not one line that says what it needs:\n%s", stderr)
 	}
 }
