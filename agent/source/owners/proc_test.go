@@ -92,25 +92,6 @@ func TestWithoutFiles(t *testing.T) {
 	}
 }
 
-func TestHidepid(t *testing.T) {
-	const root = "22 1 0:20 / / rw,relatime - ext4 /dev/vda rw\n"
-	for mountinfo, want := range map[string]string{
-		root + "23 22 0:21 / /proc rw,nosuid shared:5 - proc proc rw\n":                                                              "",
-		root + "23 22 0:21 / /proc rw,nosuid shared:5 - proc proc rw,hidepid=invisible\n":                                            "hidepid=invisible",
-		root + "23 22 0:21 / /proc rw - proc proc rw,gid=4,hidepid=2\n":                                                              "hidepid=2",
-		root + "23 22 0:21 / /proc rw - proc proc rw,hidepid=noaccess\n":                                                             "",
-		root + "23 22 0:21 / /proc rw - proc proc rw,hidepid=ptraceable,subset=pid\n":                                                "hidepid=ptraceable",
-		root + "23 22 0:21 / /mnt rw - proc proc rw,hidepid=2\n":                                                                     "",
-		root + "23 22 0:21 / /proc rw - proc proc rw,hidepid=2\n" + "24 23 0:22 / /proc rw - proc proc rw\n":                         "",
-		root + "23 22 0:21 / /proc rw - proc\n" + "\n" + "- - -\n" + "23 22 0:21 / /proc rw - proc proc rw,hidepid=4 and more words": "hidepid=4",
-		"": "",
-	} {
-		if got := hidepid(mountinfo); got != want {
-			t.Errorf("%q: %q, want %q", mountinfo, got, want)
-		}
-	}
-}
-
 func FuzzEntries(f *testing.F) {
 	f.Add(slices.Concat(dirent("."), dirent("17"), dirent("socket")))
 	f.Add(dirent("4294967296")[:20])
@@ -129,10 +110,8 @@ func FuzzEntries(f *testing.F) {
 func FuzzTexts(f *testing.F) {
 	f.Add([]byte("socket:[4711]"))
 	f.Add([]byte("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0"))
-	f.Add([]byte("23 22 0:21 / /proc rw,nosuid shared:5 - proc proc rw,hidepid=invisible\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		socketInode(text)
 		withoutFiles(text)
-		hidepid(string(text))
 	})
 }

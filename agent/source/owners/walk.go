@@ -62,7 +62,7 @@ func Walk(dst []fact.Owned) ([]fact.Owned, []fact.Blind) {
 	wait.Wait()
 
 	var found []descriptor
-	var blind blindness
+	blind := blindness{hidden: !slices.Contains(pids, 1)} // the first process is always there
 	for i := range walkers {
 		found = append(found, walkers[i].found...)
 		blind.add(&walkers[i].blind)
