@@ -1,14 +1,47 @@
-// Package lifeline is the front door of a library that keeps four promises
-// about every network connection of a program:
+// Package lifeline keeps four promises about every network connection of a
+// program:
 //
 //   - its name resolves,
 //   - its calls return,
 //   - its silence is noticed,
 //   - its socket is closed.
 //
-// What exists today is package [github.com/lifeline-go/lifeline/bound]: how
-// long a failure of a connection can go unnoticed, computed from the options
-// of its socket by the kernel's own rules. The lifeline command, which looks at
-// a whole machine from outside, is the module
-// github.com/lifeline-go/lifeline/agent.
+// What exists today is the third, for TCP. A peer that dies without a word (its
+// power fails, a node on the way is taken away, a firewall forgets) leaves a
+// connection that looks alive: writes succeed, reads wait. Package net notices
+// after 150 s, and after 15 minutes when something was written. Here both take
+// [Policy].Silence at most, 20 s unless said otherwise:
+//
+//	var dialer lifeline.Dialer // the zero value is the recommended one
+//	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}}
+//
+//	ln, err := lifeline.Listen("tcp", ":8080")
+//	if err != nil {
+//		return err
+//	}
+//	return server.Serve(ln)
+//
+// Then every Read and Write that waits for the dead returns an [*Error]:
+//
+//	switch {
+//	case errors.Is(err, lifeline.ErrSilent): // dead, or cut off: connect again, elsewhere if you can
+//	case errors.Is(err, lifeline.ErrReset):  // the peer is there and knows nothing of the connection
+//	case errors.Is(err, lifeline.ErrCut):    // an administrator of this machine ended it
+//	}
+//
+// A peer that is merely slow stays: one that does not read for an hour, but whose
+// kernel acknowledges, is alive. TCP_USER_TIMEOUT, the usual remedy, ends its
+// connection (and makes one lost keepalive probe fatal), so it is not used. Idle
+// connections are watched by keepalive alone. Connections with something
+// unacknowledged are looked at by one goroutine of the process every two
+// seconds or more often; it ends when all is acknowledged.
+//
+// How long a failure can go unnoticed on this system is [Policy.Bound]; for any
+// socket with any options, package [github.com/lifeline-go/lifeline/bound] says
+// it. An application that stopped answering while its kernel lives is not
+// noticed here: for that a request needs a timeout of its own. Clients that
+// connect again should do so by a [Backoff].
+//
+// The lifeline command, which looks at a whole machine from outside, is the
+// module github.com/lifeline-go/lifeline/agent.
 package lifeline

@@ -39,8 +39,10 @@ const (
 // layers is the architecture: source → fact → verdict → show. A package that
 // is not in it does not exist; docs/architecture.md tells the same in prose.
 var layers = []layer{
-	{".", library, []string{"bound"}, "the front door of the library"},
+	{".", library, []string{"bound", "internal/sockopt", "internal/tcpinfo"}, "the front door of the library"},
 	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
+	{"internal/sockopt", library, []string{xsys}, "options of TCP sockets that package net has no method for"},
+	{"internal/tcpinfo", library, []string{xsys}, "how the peer of a TCP connection answers"},
 	{"internal/leakcheck", support, nil, "fails a test binary that leaves something open"},
 	{"internal/need", support, nil, "the only place that skips a test"},
 
@@ -62,11 +64,13 @@ var layers = []layer{
 	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", xnet, xsys}, "how names are resolved"},
 
 	{"agent/node", library, []string{"agent/fact", "agent/verdict", "bound", "agent/source/*", xsys}, "joins the sources into one look"},
+	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},
 	{"agent/show", library, []string{"agent/fact", "agent/verdict", "agent/census", "bound"}, "text and JSON; asks no source"},
 
-	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/source/*", "github.com/spf13/cobra", xsys}, "the command"},
+	{"agent/act/evac", library, []string{"agent/fact", "agent/source/conntrack", "agent/source/route", netlink, xsys}, "resets the flows that a node forwards, before it goes"},
+	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/act/*", "agent/source/*", "github.com/spf13/cobra", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
-	{"agent/lab", support, []string{"bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
+	{"agent/lab", support, []string{".", "bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
 }
 

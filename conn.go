@@ -1,0 +1,284 @@
+package lifeline
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/lifeline-go/lifeline/internal/tcpinfo"
+)
+
+// Wrap returns the connection under the recommended policy; see [Policy.Wrap].
+func Wrap(conn net.Conn) net.Conn { return Policy{}.Wrap(conn) }
+
+// Wrap puts an open TCP connection under the policy: of the result, a [*Conn],
+// every Read and Write returns when the peer is found silent. From then on use
+// only the result, and close it.
+//
+// A connection of any other type is returned as it is, also one that is already
+// a *Conn. Wrap what carries the bytes, below TLS and the like: a unix
+// socket's peer is on this machine and cannot go silent, and what is around a
+// TCP connection hides it.
+func (p Policy) Wrap(conn net.Conn) net.Conn {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return conn
+	}
+	p.arm(tcp)
+	wrapped := p.watch(tcp)
+	if c, ok := wrapped.(*Conn); ok { // what was written before is watched too
+		c.begin()
+		c.end()
+	}
+	return wrapped
+}
+
+// watch returns the connection, whose options are set.
+func (p Policy) watch(tcp *net.TCPConn) net.Conn {
+	raw, err := tcp.SyscallConn()
+	if err != nil { // not an open connection, as all its methods will say
+		return tcp
+	}
+	return &Conn{tcp: tcp, raw: raw, watch: p.rule()}
+}
+
+// Conn is a TCP connection whose peer cannot go silent without being noticed.
+// It has the methods of [net.TCPConn] except those that change keepalive, and
+// except File. Errors are those of package net, except for the three that end
+// a connection from outside: a silent peer, a reset, and a cut by an
+// administrator give an [*Error], to every Read and Write from then on.
+//
+// [net.Buffers] are written one by one: their gathering write is open to
+// connections of package net only, and nobody would know of the data.
+type Conn struct {
+	tcp   *net.TCPConn
+	raw   syscall.RawConn // of tcp, to look at it
+	watch rule
+
+	// state is listed when the watcher knows the connection, and beyond that
+	// counts the writes that are under way.
+	state  atomic.Uint32
+	closed atomic.Bool           // by the program
+	cause  atomic.Pointer[Error] // of its end, when that came from outside
+}
+
+const (
+	listed  uint32 = 1
+	writing uint32 = 2
+)
+
+var (
+	_ net.Conn      = (*Conn)(nil)
+	_ syscall.Conn  = (*Conn)(nil)
+	_ io.ReaderFrom = (*Conn)(nil)
+	_ io.WriterTo   = (*Conn)(nil)
+	_ watched       = (*Conn)(nil)
+)
+
+// Read reads as [net.TCPConn.Read].
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.tcp.Read(p)
+	if err != nil {
+		err = c.explain("read", err)
+	}
+	return n, err
+}
+
+// Write writes as [net.TCPConn.Write].
+func (c *Conn) Write(p []byte) (int, error) {
+	c.begin()
+	n, err := c.tcp.Write(p)
+	c.end()
+	if err != nil {
+		err = c.explain("write", err)
+	}
+	return n, err
+}
+
+// ReadFrom copies from r as [net.TCPConn.ReadFrom], by sendfile or splice where
+// that can be.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	c.begin()
+	n, err := c.readFrom(r)
+	c.end()
+	if err != nil {
+		err = c.explainCopy("write", err)
+	}
+	return n, err
+}
+
+// readFrom shows package net a connection of its own where r is one of ours.
+func (c *Conn) readFrom(r io.Reader) (int64, error) {
+	switch from := r.(type) {
+	case *Conn:
+		n, err := c.tcp.ReadFrom(from.tcp)
+		return n, from.explainCopy("read", err)
+	case *io.LimitedReader:
+		if conn, ok := from.R.(*Conn); ok {
+			rest := io.LimitedReader{R: conn.tcp, N: from.N}
+			n, err := c.tcp.ReadFrom(&rest)
+			from.N = rest.N
+			return n, conn.explainCopy("read", err)
+		}
+	}
+	return c.tcp.ReadFrom(r)
+}
+
+// WriteTo copies to w as [net.TCPConn.WriteTo].
+func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	n, err := c.tcp.WriteTo(w)
+	return n, c.explainCopy("read", err)
+}
+
+// Close closes the connection. It waits for nothing and wakes every Read and
+// Write. What was written is still sent, unless [Conn.SetLinger] says otherwise;
+// nobody will know whether it arrived.
+func (c *Conn) Close() error {
+	again := c.closed.Swap(true)
+	err := c.tcp.Close()
+	if !again && c.cause.Load() != nil && errors.Is(err, net.ErrClosed) {
+		return nil // it was closed when its peer was found silent, which Read and Write have told
+	}
+	return err
+}
+
+// CloseWrite ends the stream to the peer, whose acknowledgement of that is
+// waited for as for data.
+func (c *Conn) CloseWrite() error {
+	c.begin()
+	defer c.end()
+	return c.explain("close", c.tcp.CloseWrite())
+}
+
+// CloseRead shuts down the reading side.
+func (c *Conn) CloseRead() error { return c.explain("close", c.tcp.CloseRead()) }
+
+// LocalAddr returns the address of this end.
+func (c *Conn) LocalAddr() net.Addr { return c.tcp.LocalAddr() }
+
+// RemoteAddr returns the address of the peer.
+func (c *Conn) RemoteAddr() net.Addr { return c.tcp.RemoteAddr() }
+
+// SetDeadline bounds Read and Write from now on, as [net.Conn] says.
+func (c *Conn) SetDeadline(t time.Time) error { return c.explain("set deadline", c.tcp.SetDeadline(t)) }
+
+// SetReadDeadline bounds Read from now on.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.explain("set deadline", c.tcp.SetReadDeadline(t))
+}
+
+// SetWriteDeadline bounds Write from now on.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.explain("set deadline", c.tcp.SetWriteDeadline(t))
+}
+
+// SetNoDelay is [net.TCPConn.SetNoDelay].
+func (c *Conn) SetNoDelay(on bool) error { return c.tcp.SetNoDelay(on) }
+
+// SetLinger is [net.TCPConn.SetLinger].
+func (c *Conn) SetLinger(seconds int) error { return c.tcp.SetLinger(seconds) }
+
+// SetReadBuffer is [net.TCPConn.SetReadBuffer].
+func (c *Conn) SetReadBuffer(bytes int) error { return c.tcp.SetReadBuffer(bytes) }
+
+// SetWriteBuffer is [net.TCPConn.SetWriteBuffer].
+func (c *Conn) SetWriteBuffer(bytes int) error { return c.tcp.SetWriteBuffer(bytes) }
+
+// SyscallConn gives access to the socket. What is written through it is not
+// watched until the next Write, and its errors are the system's.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.tcp.SyscallConn() }
+
+// NetConn returns the connection of package net. The same holds for it as for
+// [Conn.SyscallConn].
+func (c *Conn) NetConn() net.Conn { return c.tcp }
+
+// begin must be called before anything is written, and end after it. Between
+// them the connection stays with the watcher even when nothing is
+// unacknowledged, and so it is afterwards until the watcher has looked.
+func (c *Conn) begin() {
+	if c.state.Add(writing)&listed == 0 && c.state.Or(listed)&listed == 0 {
+		inFlight.add(c)
+	}
+}
+
+func (c *Conn) end() { c.state.Add(^(writing - 1)) }
+
+// settle takes the connection off the list first and looks then: whoever begins
+// to write in between lists it again.
+func (c *Conn) settle() bool {
+	if !c.state.CompareAndSwap(listed, 0) {
+		return false // being written to
+	}
+	if n, err := tcpinfo.Unacknowledged(c.raw); err != nil || n == 0 {
+		return true
+	}
+	return c.state.Or(listed)&listed != 0
+}
+
+func (c *Conn) rule() rule { return c.watch }
+
+func (c *Conn) look() (tcpinfo.Info, error) { return tcpinfo.Read(c.raw) }
+
+// condemn closes the connection, and with a reset: what is unsent will not be
+// sent, and should the peer come back, it learns at once. It does so in a
+// goroutine of its own, because package net's Close waits for functions that
+// the program has given to its RawConn.
+func (c *Conn) condemn(quiet time.Duration) {
+	if c.closed.Load() || !c.cause.CompareAndSwap(nil, c.ended("write", ErrSilent, quiet, errSilent)) {
+		return
+	}
+	go func() {
+		_ = c.tcp.SetLinger(0)
+		_ = c.tcp.Close()
+	}()
+}
+
+func (c *Conn) ended(op string, kind error, quiet time.Duration, err error) *Error {
+	return &Error{Promise: Silence, Op: op, Peer: c.tcp.RemoteAddr().String(), Quiet: quiet, Kind: kind, Err: err}
+}
+
+// explain returns what an error of this connection means.
+//
+// The kernel tells of an end once, to whom asks first, and from then on of the
+// end of the stream or a broken pipe. So the first is remembered for all.
+func (c *Conn) explain(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := c.cause.Load(); cause != nil {
+		return cause.during(op)
+	}
+	kind := kindOf(err)
+	if kind == nil {
+		return err
+	}
+	var quiet time.Duration
+	if kind == ErrSilent {
+		if info, err := tcpinfo.Read(c.raw); err == nil {
+			quiet = info.LastAck
+		}
+	}
+	c.cause.CompareAndSwap(nil, c.ended(op, kind, quiet, err))
+	return c.cause.Load().during(op)
+}
+
+// explainCopy is explain for an error that may be of the other end of a copy:
+// it is this connection's when the connection has ended.
+func (c *Conn) explainCopy(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	if c.cause.Load() == nil {
+		if info, failed := tcpinfo.Read(c.raw); failed != nil || !info.Closed {
+			return err
+		}
+	}
+	return c.explain(op, err)
+}

@@ -1,0 +1,74 @@
+package lifeline
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+// Dialer connects as [net.Dialer] does, and its TCP connections are [*Conn].
+// The zero value is the recommended one.
+//
+// Its DialContext fits wherever a program takes one:
+//
+//	var dialer lifeline.Dialer
+//	&http.Transport{DialContext: dialer.DialContext}
+//	config.DialFunc = dialer.DialContext            // pgx
+//	&redis.Options{Dialer: dialer.DialContext}      // go-redis
+//	grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+//		return dialer.DialContext(ctx, "tcp", addr)
+//	})
+type Dialer struct {
+	Policy Policy
+
+	// Net is how to connect otherwise: from which address, with which resolver.
+	// Its Timeout and Deadline hold too where they are sooner; its keepalive
+	// does not, and neither does multipath TCP, which has its own timers.
+	Net net.Dialer
+}
+
+// Dial is [Dialer.DialContext] without a context.
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects within [Policy.Connect], name look-up included, or
+// until the context is done. An attempt that was not answered gives an [*Error];
+// other errors are those of package net. Connections other than TCP are those
+// of package net too.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	policy, began := d.Policy.settled(), time.Now()
+	within, cancel := context.WithTimeout(ctx, policy.Connect)
+	defer cancel()
+	dialer := d.Net
+	dialer.KeepAliveConfig = policy.keepAliveConfig()
+	dialer.SetMultipathTCP(false)
+	conn, err := dialer.DialContext(within, network, address)
+	if err != nil {
+		return nil, unanswered(ctx, address, time.Since(began), err)
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return conn, nil
+	}
+	policy.armRetries(tcp)
+	return policy.watch(tcp), nil
+}
+
+// unanswered returns the error of an attempt to connect. When the caller's own
+// context is over, that is what the caller wants to know.
+func unanswered(ctx context.Context, address string, took time.Duration, err error) error {
+	var timeout net.Error
+	if ctx.Err() != nil || !errors.As(err, &timeout) || !timeout.Timeout() {
+		return err
+	}
+	if own, ok := ctx.Deadline(); ok && !time.Now().Before(own) {
+		return err // package net is a moment ahead of the context
+	}
+	promise := Calls
+	if name := (*net.DNSError)(nil); errors.As(err, &name) {
+		promise = Names
+	}
+	return &Error{Promise: promise, Op: "dial", Peer: address, Quiet: took, Kind: ErrUnanswered, Err: err}
+}

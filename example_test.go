@@ -1,0 +1,54 @@
+package lifeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/lifeline-go/lifeline"
+)
+
+// Connections of an HTTP client, under a policy of its own.
+func ExampleDialer() {
+	dialer := lifeline.Dialer{Policy: lifeline.Policy{Silence: 10 * time.Second}}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = dialer.DialContext
+	client := &http.Client{Transport: transport}
+	_ = client
+}
+
+// What the recommended policy gives depends on the system only where a peer does
+// not read.
+func ExamplePolicy_Bound() {
+	b := lifeline.Policy{}.Bound()
+	fmt.Println(b.Connect, b.Idle)
+	// Output: 10s 20s
+}
+
+// A client that stays connected, and does not come back at the same moment as
+// all others.
+func ExampleBackoff() {
+	var (
+		dialer lifeline.Dialer
+		again  lifeline.Backoff
+	)
+	stay := func(ctx context.Context) error {
+		for {
+			conn, err := dialer.DialContext(ctx, "tcp", "10.0.0.7:443")
+			if err == nil {
+				_, err = conn.Read(make([]byte, 1))
+				conn.Close()
+				again.Reset()
+			}
+			if err != nil && !errors.Is(err, lifeline.ErrSilent) && !errors.Is(err, lifeline.ErrUnanswered) {
+				return err
+			}
+			if err := again.Wait(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	_ = stay
+}

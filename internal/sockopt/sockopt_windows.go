@@ -1,0 +1,23 @@
+package sockopt
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/windows"
+)
+
+// SetGiveUp bounds how long data is sent again before the system gives up, in
+// whole seconds: TCP_MAXRT.
+func SetGiveUp(conn syscall.RawConn, d time.Duration) error {
+	return control(conn, func(fd uintptr) error {
+		return windows.SetsockoptInt(windows.Handle(fd), windows.IPPROTO_TCP, windows.TCP_MAXRT, int(d/time.Second))
+	})
+}
+
+// SetLongestRetry returns [errors.ErrUnsupported].
+func SetLongestRetry(syscall.RawConn, time.Duration) error { return errors.ErrUnsupported }
+
+// LongestRetryIsKnown reports whether [SetLongestRetry] is to be had.
+func LongestRetryIsKnown() bool { return false }

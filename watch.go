@@ -1,0 +1,176 @@
+package lifeline
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lifeline-go/lifeline/internal/tcpinfo"
+)
+
+// tick is how often the watcher wakes while anything is unacknowledged.
+const tick = 250 * time.Millisecond
+
+// blur is how far the kernel's times, which are in ticks of its clock, may be off.
+const blur = 20 * time.Millisecond
+
+// inFlight watches all connections of this process that have something
+// unacknowledged.
+var inFlight watcher
+
+// A watcher looks at connections with something unacknowledged until all of it
+// is acknowledged, or the peer has been silent for too long. It has one
+// goroutine, which is there only while there is something to watch. Idle
+// connections cost it nothing: keepalive watches them.
+type watcher struct {
+	mu      sync.Mutex
+	fresh   []watched // since the last pass
+	running bool
+}
+
+// watched is what a watcher needs of a connection. No method may wait.
+type watched interface {
+	// rule says how long its peer may be silent.
+	rule() rule
+	// look returns what the kernel knows; an error when the connection is closed.
+	look() (tcpinfo.Info, error)
+	// settle is called when everything was acknowledged. It reports whether the
+	// connection is to be forgotten: there is still nothing to wait for, or
+	// somebody else has already added it again.
+	settle() bool
+	// condemn gives the connection up.
+	condemn(quiet time.Duration)
+}
+
+// A rule is [Policy.Silence] in the watcher's terms.
+type rule struct {
+	limit  time.Duration // of silence
+	period time.Duration // between two looks, while the limit is far
+	probed time.Duration // the longest that a peer can be silent before keepalive gives it up
+}
+
+func (p Policy) rule() rule {
+	p = p.settled()
+	return rule{
+		limit:  p.Silence - 4*tick, // one to the next look at it, the others for an overloaded machine
+		period: min(max(p.Silence/10, 2*tick), 2*time.Second),
+		probed: p.Silence,
+	}
+}
+
+// add watches one more connection.
+func (w *watcher) add(c watched) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fresh = append(w.fresh, c)
+	if !w.running {
+		w.running = true
+		go w.run()
+	}
+}
+
+// run looks at all connections that are due, until there are none left.
+func (w *watcher) run() {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	var (
+		cases []*silence
+		fresh []watched
+	)
+	for {
+		<-ticker.C
+		clear(fresh)
+		w.mu.Lock()
+		fresh, w.fresh = w.fresh, fresh[:0]
+		if len(cases)+len(fresh) == 0 {
+			w.running = false
+			w.fresh = nil
+			w.mu.Unlock()
+			return
+		}
+		w.mu.Unlock()
+		now := time.Now()
+		for _, c := range fresh {
+			cases = append(cases, &silence{conn: c, rule: c.rule()})
+		}
+		cases = slices.DeleteFunc(cases, func(s *silence) bool { return s.over(now) })
+	}
+}
+
+// A silence is what the watcher knows of one connection.
+type silence struct {
+	conn   watched
+	rule   rule
+	seen   time.Time // time of the last look
+	due    time.Time // time of the next
+	asked  time.Time // since when the peer is known to have left something unanswered; zero when it has not
+	resent uint32    // segments that had been sent again when it last answered
+}
+
+// over looks at the connection if it is due and reports whether that was the
+// last time.
+func (s *silence) over(now time.Time) bool {
+	if now.Before(s.due) {
+		return false
+	}
+	info, err := s.conn.look()
+	if err != nil || info.Closed {
+		return true // closed by the program, or ended by the kernel, which tells it
+	}
+	if info.Unacked == 0 && info.Unsent == 0 && s.conn.settle() {
+		return true
+	}
+	quiet, dead := s.judge(now, info)
+	if dead {
+		s.conn.condemn(quiet)
+		return true
+	}
+	s.due = now.Add(s.rule.period)
+	if quiet >= s.rule.limit-2*s.rule.period {
+		s.due = now.Add(tick)
+	}
+	return false
+}
+
+// judge reports how long the peer has been silent, zero when it has nothing to
+// answer, and whether that is too long. It is dead when it has left something unanswered, the kernel has asked
+// again twice, and it was silent for the limit. The time since its last
+// acknowledgement counts, and with it an idle time before, in which keepalive
+// was not answered either. A time longer than keepalive would have allowed is
+// not silence that somebody listened to: keepalive was off, or the machine
+// paused. Then the time counts from when something was first unanswered.
+func (s *silence) judge(now time.Time, info tcpinfo.Info) (quiet time.Duration, dead bool) {
+	acked := now.Add(-info.LastAck)
+	if acked.After(s.seen.Add(-blur)) {
+		s.asked, s.resent = time.Time{}, info.Resent
+	}
+	s.seen = now
+	if !s.unanswered(info) {
+		s.asked = time.Time{}
+		return 0, false
+	}
+	if s.asked.IsZero() {
+		s.asked = now
+	}
+	since := acked
+	if s.asked.Sub(acked) > s.rule.probed {
+		since = s.asked
+	}
+	quiet = now.Sub(since)
+	return quiet, quiet >= s.rule.limit && max(info.Retransmits, info.Probes) >= 2
+}
+
+// unanswered reports whether the kernel has sent something that the peer has to
+// answer and has not.
+//
+// A peer whose window is closed owes nothing until it is asked: by a probe or,
+// where it closed the window on data that was under way, by sending that data
+// again (tcp_retransmit_timer in net/ipv4/tcp_timer.c). That may be up to two
+// minutes after its last answer, so for a slow reader the time since then says
+// nothing by itself.
+func (s *silence) unanswered(info tcpinfo.Info) bool {
+	if info.Probes > 0 {
+		return true
+	}
+	return info.Unacked > 0 && (info.Window > 0 || info.Resent != s.resent)
+}
