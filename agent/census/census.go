@@ -85,7 +85,7 @@ func Count(m *fact.Machine, o Options) Census {
 	)
 	for i := range m.Sockets {
 		s := &m.Sockets[i]
-		if !o.Filter.match(m, s) {
+		if !o.Filter.Match(m, s) {
 			continue
 		}
 		buf = buf[:0]
@@ -113,8 +113,8 @@ func Count(m *fact.Machine, o Options) Census {
 	return c
 }
 
-// match reports whether the filter takes s.
-func (f *Filter) match(m *fact.Machine, s *fact.Socket) bool {
+// Match reports whether the filter takes s, a socket of m.
+func (f *Filter) Match(m *fact.Machine, s *fact.Socket) bool {
 	if len(f.Protocols) > 0 && !slices.Contains(f.Protocols, s.Protocol) ||
 		len(f.States) > 0 && !slices.Contains(f.States, s.State) ||
 		f.Peer.IsValid() && (!connected(s) || !f.Peer.Contains(s.Remote.Addr())) {
