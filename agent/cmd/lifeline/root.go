@@ -89,7 +89,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCensus())
+	root.AddCommand(newCheck(), newCensus(), newPoke(), newCut(), newEvac())
 	return root
 }
 
