@@ -41,6 +41,11 @@ type Conn struct {
 	Exchange // calls.go
 }
 
+// Heard is the time since anything came from the peer: the proof of life of
+// tcp_keepalive_timer too. LastAck alone ages while data arrives in order that
+// acknowledges nothing new (tcp_rcv_established, net/ipv4/tcp_input.c).
+func (c *Conn) Heard() time.Duration { return min(c.LastAck, c.LastReceived) }
+
 // Owner is a file descriptor of a process.
 type Owner struct {
 	PID int32

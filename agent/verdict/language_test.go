@@ -22,6 +22,8 @@ import (
 //	socket 4224x tcp estab 10.0.0.1:443 10.77.1.2:20000+ pid=100 ack=12s probes=1 keepalive=15s/15s/9
 //	pair 18000x /run/docker.sock client=7 server=8  both ends of unix connections
 //	conntrack 900/1000 was=880
+//	flow 4224x tcp ESTABLISHED 203.0.113.7:40000+ 10.77.1.2:30080 answers=10.77.2.2:8080 sees=10.77.2.1:40000+
+//	                                                a flow that is forwarded; entries with none is a table without
 //	resolv 10.8.0.1 10.8.0.2 timeout=1s attempts=2 rotate
 //	nameserver 10.8.0.1 answers=2ms | silent="timed out" | noroute="why" | unasked
 //	nsswitch files mdns4_minimal [NOTFOUND=return] dns
@@ -200,6 +202,8 @@ func (w *world) add(l words) error {
 		err = w.pair(&l, n)
 	case "conntrack":
 		err = w.conntrack(&l)
+	case "flow":
+		err = w.flow(&l, n)
 	case "resolv", "nameserver", "nsswitch":
 		err = w.names(kind, &l)
 	default:

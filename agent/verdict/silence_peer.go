@@ -68,14 +68,43 @@ const (
 	vanishedShare = 5
 )
 
-// sureness of a peer's silence.
-type sureness uint8
+// Liveness is what the facts say of a peer.
+type Liveness uint8
 
+// The verdicts on a peer. Alive means that nothing says otherwise: a peer that
+// nobody asks anything cannot fail to answer.
 const (
-	alive sureness = iota
-	unsure
-	silent
+	Alive Liveness = iota
+	Unsure
+	Silent
 )
+
+var livenessNames = [...]string{"alive", "unsure", "silent"}
+
+// String returns the verdict as in JSON.
+func (l Liveness) String() string {
+	if int(l) < len(livenessNames) {
+		return livenessNames[l]
+	}
+	return fmt.Sprintf("liveness %d", uint8(l))
+}
+
+// MarshalText makes the verdict's name.
+func (l Liveness) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// terms are what it takes to call a peer silent.
+type terms struct {
+	large, small time.Duration // quiet time from largePeer sockets on, and below
+	most         time.Duration // for how long the look can speak: a silence that is longer counts as this; 0 = for ever
+	asked        time.Duration // since the first exchange that was not answered: of a peer that all left alone, quiet says little
+	probes       int           // exchanges needed at the least where only probes tell: no counter has those that were lost before
+	least        int           // exchanges needed at the least, by what is known of the path
+	survived     int           // exchanges in a row that this peer left unanswered before and lived
+	confirm      bool          // an earlier look must have seen the trouble
+}
+
+// twoLooks are the terms of S001: a look, and one before it at the most.
+var twoLooks = terms{large: quietLargePeer, small: quietSmallPeer, confirm: true}
 
 // hush is what one look tells of a peer that does not answer.
 type hush struct {
@@ -84,7 +113,7 @@ type hush struct {
 	quiet      time.Duration // since any socket of the peer was acknowledged
 	unanswered int           // exchanges within quiet
 	need       int           // exchanges that would settle it
-	sure       sureness
+	sure       Liveness
 }
 
 var silentPeer = Rule{
@@ -113,9 +142,9 @@ func judgeSilentPeers(v *view) []Finding {
 		if len(v.peers[i].conns) == 0 {
 			continue
 		}
-		h := v.listen(&v.peers[i])
+		h := v.listen(&v.peers[i], twoLooks)
 		switch {
-		case h.sure == alive:
+		case h.sure == Alive:
 		case len(h.conns) < largePeer && h.allAccepted():
 			clients = append(clients, h)
 		default:
@@ -137,32 +166,43 @@ func judgeSilentPeers(v *view) []Finding {
 }
 
 // listen asks all sockets of a peer for a sign of life.
-func (v *view) listen(p *peer) hush {
-	h := hush{peer: p, quiet: p.conns[0].Conn.LastAck}
-	var timeout time.Duration
+func (v *view) listen(p *peer, t terms) hush {
+	h := hush{peer: p, quiet: p.conns[0].Conn.Heard()}
 	for _, c := range p.conns {
-		if h.quiet = min(h.quiet, c.Conn.LastAck); h.quiet < quietLargePeer {
+		if h.quiet = min(h.quiet, c.Conn.Heard()); h.quiet < t.large {
 			return hush{}
 		}
-		timeout = max(timeout, plainRTO(c.Socket))
+	}
+	counted := h.quiet
+	if t.most > 0 {
+		counted = min(counted, t.most)
 	}
 	h.troubled = filter(p.conns, func(c *conn) bool { return usable(c.State) && inTrouble(c.Socket) })
-	if len(h.troubled) == 0 || h.quiet < quietTimeouts*timeout || !v.stillSo(&h) {
+	if len(h.troubled) == 0 || counted < max(t.large, quietTimeouts*usualRTO(p.conns)) || t.confirm && !v.stillSo(&h) {
 		return hush{}
 	}
+	var asked time.Duration
 	for _, c := range h.troubled {
-		h.unanswered += v.unanswered(c.Socket, h.quiet)
+		n, first := v.unanswered(c.Socket, counted)
+		h.unanswered += n
+		asked = max(asked, first)
 	}
-	h.need = exchangesNeeded(p.conns)
-	patience := quietSmallPeer
-	if len(p.conns) >= largePeer {
-		patience = quietLargePeer
+	h.need = max(exchangesNeeded(p.conns), t.least) + 2*t.survived
+	if !slices.ContainsFunc(h.troubled, func(c *conn) bool { return c.Conn.Unacked > 0 }) {
+		h.need = max(h.need, t.probes)
+	}
+	patience := t.large
+	if len(p.conns) < largePeer {
+		patience = t.small
+		if counted < quietSmallPeer { // a loss that begins looks the same for so long
+			h.need = max(h.need, exchangesUnknownPath)
+		}
 	}
 	switch {
-	case h.unanswered >= h.need && h.quiet >= patience:
-		h.sure = silent
+	case h.unanswered >= h.need && counted >= patience && asked >= t.asked:
+		h.sure = Silent
 	case h.unanswered >= exchangesUnsure:
-		h.sure = unsure
+		h.sure = Unsure
 	}
 	return h
 }
@@ -181,7 +221,7 @@ func (v *view) silentFinding(h *hush) Finding {
 			{"processes", v.processes(h.conns)}, {"count", n}},
 		weight: n,
 	}
-	if h.sure != silent {
+	if h.sure != Silent {
 		f.Severity = Warn
 		f.Title = fmt.Sprintf("%s may be silent: nothing acknowledged for %s on %s (unsure)",
 			h.addr, span(h.quiet), count(n, "connection"))
@@ -214,7 +254,7 @@ func (v *view) silentEvidence(h *hush) Values {
 		{"probing", probing},
 		{"unanswered_exchanges", h.unanswered},
 		{"needed_to_be_sure", h.need},
-		{"sure", h.sure == silent},
+		{"sure", h.sure == Silent},
 	}
 }
 
@@ -232,7 +272,7 @@ func (v *view) silentRest(rest []hush) Finding {
 	f := Finding{Severity: Warn}
 	for i := range rest {
 		conns = append(conns, rest[i].conns...)
-		if rest[i].sure == silent {
+		if rest[i].sure == Silent {
 			f.Severity = Fail
 		}
 	}

@@ -45,33 +45,51 @@ func plainRTO(s *fact.Socket) time.Duration {
 	return max(bound.BaseRTO(s.Conn.RTO, s.Conn.Retransmits, s.Conn.Backoff), 0)
 }
 
-// unanswered counts the exchanges of one socket that fell into the quiet time
-// and had at least a timeout to be answered.
-func (v *view) unanswered(s *fact.Socket, quiet time.Duration) int {
-	if s.Conn.Unacked > 0 {
-		return unansweredData(s, quiet)
+// usualRTO is the timeout that answers of a peer stay below: the longest of its
+// connections, and the median of many, among which one that had a bad start
+// would speak for all.
+func usualRTO(conns []*conn) time.Duration {
+	all := make([]time.Duration, len(conns))
+	for i, c := range conns {
+		all[i] = plainRTO(c.Socket)
 	}
-	return v.unansweredProbes(s, quiet)
+	slices.Sort(all)
+	if len(all) < largePeer {
+		return all[len(all)-1]
+	}
+	return all[len(all)/2]
+}
+
+// unanswered counts the exchanges of one socket that fell into the quiet time
+// and had at least a timeout to be answered, and tells how old the first is, as
+// far as that was seen.
+func (v *view) unanswered(s *fact.Socket, quiet time.Duration) (n int, first time.Duration) {
+	switch {
+	case s.Conn.Unacked > 0:
+		return unansweredData(s, quiet)
+	case v.probed != nil:
+		return countBetween(v.probed[s.Cookie], plainRTO(s), quiet)
+	}
+	return v.unansweredProbes(s, quiet), 0
 }
 
 // unansweredData goes back through the retransmissions, whose distances double
 // (net/ipv4/tcp_timer.c, tcp_retransmit_timer).
-func unansweredData(s *fact.Socket, quiet time.Duration) int {
+func unansweredData(s *fact.Socket, quiet time.Duration) (n int, first time.Duration) {
 	timeout := plainRTO(s)
 	var age time.Duration // of the last one
 	if s.Timer == fact.TimerResend && s.TimerLeft < s.Conn.RTO {
 		age = s.Conn.RTO - s.TimerLeft
 	}
-	n := 0
 	linear := int(s.Conn.Retransmits) - int(s.Conn.Backoff) // thin streams back off late
 	for sent := int(s.Conn.Retransmits); sent >= 0 && age <= quiet+timeout; sent-- {
 		if age >= timeout {
-			n++
+			n, first = n+1, age
 		}
 		doublings := min(max(sent-1-max(linear, 0), 0), 30)
 		age += min(timeout<<doublings, max(s.Conn.RTO, timeout))
 	}
-	return n
+	return n, first
 }
 
 // unansweredProbes goes back through the keepalive probes, which are one
@@ -102,6 +120,16 @@ func (v *view) unansweredProbes(s *fact.Socket, quiet time.Duration) int {
 	return n
 }
 
+// countBetween counts the ages in a range and returns the oldest of them.
+func countBetween(ages []time.Duration, youngest, oldest time.Duration) (n int, most time.Duration) {
+	for _, age := range ages {
+		if youngest <= age && age <= oldest {
+			n, most = n+1, max(most, age)
+		}
+	}
+	return n, most
+}
+
 func (v *view) probeInterval(s *fact.Socket) (time.Duration, bool) {
 	c, ok := v.BoundConn(s)
 	if !ok {
@@ -120,7 +148,11 @@ func exchangesNeeded(conns []*conn) int {
 			continue
 		}
 		sent += uint64(segments)
-		if total, now := c.Conn.TotalRetransmit, uint32(c.Conn.Retransmits); total > now {
+		now := uint32(c.Conn.Retransmits)
+		if now > 0 {
+			now++ // a loss probe came before the first (tcp_send_loss_probe, net/ipv4/tcp_output.c)
+		}
+		if total := c.Conn.TotalRetransmit; total > now {
 			again += uint64(total - now)
 		}
 	}
@@ -157,7 +189,7 @@ func remaining(conns []*conn) (first, last fact.Known[time.Duration], never bool
 
 // timeLeft is what remains of the bound of one connection.
 func timeLeft(c *conn) (left time.Duration, ends bool) {
-	b, passed := c.idle, min(c.Conn.LastAck, c.Conn.LastReceived)
+	b, passed := c.idle, c.Conn.Heard()
 	if c.Conn.Unacked > 0 {
 		// The bound counts from the first transmission, which may be younger than
 		// the last acknowledgement: at most as old as its retransmissions are.

@@ -129,6 +129,17 @@ func check(t *testing.T, m *fact.Machine) {
 			t.Errorf("%s: negative bound %v", f.Code, f.Bound.Value)
 		}
 	}
+	for _, p := range Peers(m) {
+		if p.Count == 0 || p.Verdict == Alive != (len(p.Evidence) == 0) {
+			t.Errorf("incomplete: %+v", p)
+		}
+	}
+	WhatIf(m, netip.MustParsePrefix("10.0.0.0/8"))
+	var d Detector
+	for range 3 {
+		d.Look(m, time.Second)
+		d.Look(m, -time.Hour)
+	}
 	if len(findings) > 11*len(Rules) {
 		t.Errorf("%d findings: too many to read", len(findings))
 	}

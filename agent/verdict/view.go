@@ -24,6 +24,7 @@ type view struct {
 	listening map[port]bool
 	bounds    map[bound.Conn][2]bound.Bound // idle and sending: thousands of sockets share few settings
 	earlier   map[uint64]*fact.Socket       // by cookie; made when first asked for
+	probed    map[uint64][]time.Duration    // by cookie: the ages of probes that a Detector saw; nil without one
 }
 
 // conn is a TCP connection with what rules ask of it again and again.
@@ -49,6 +50,14 @@ type peerKey struct {
 	netns uint32
 	iface uint32 // of a link-local address, which means nothing without; 0 otherwise
 	addr  netip.Addr
+}
+
+func keyOf(s *fact.Socket) peerKey {
+	key := peerKey{netns: s.Netns, addr: s.Remote.Addr()}
+	if key.addr.IsLinkLocalUnicast() {
+		key.iface = s.Interface
+	}
+	return key
 }
 
 // host is an address as one network namespace sees it.
@@ -101,10 +110,7 @@ func (v *view) groupByPeer() {
 	remote := 0
 	for i := range v.conns {
 		c := &v.conns[i]
-		key := peerKey{netns: c.Netns, addr: c.Remote.Addr()}
-		if key.addr.IsLinkLocalUnicast() {
-			key.iface = c.Interface
-		}
+		key := keyOf(c.Socket)
 		at, found := index[key]
 		if !found {
 			at = int32(len(v.peers))

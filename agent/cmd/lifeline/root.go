@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/show"
@@ -89,7 +90,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCensus(), newPoke(), newCut(), newEvac())
+	root.AddCommand(newCheck(), newCensus(), newSilence(), newPoke(), newCut(), newEvac())
 	return root
 }
 
@@ -122,12 +123,10 @@ func help(cmd *cobra.Command, _ []string) {
 			}
 		}
 	}
-	if flags := strings.TrimRight(cmd.LocalFlags().FlagUsages(), "\n"); flags != "" {
-		fmt.Fprintf(w, "\nFlags:\n%s\n", flags)
-	}
-	if flags := strings.TrimRight(cmd.InheritedFlags().FlagUsages(), "\n"); flags != "" {
-		fmt.Fprintf(w, "%s\n", flags)
-	}
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	flags.AddFlagSet(cmd.LocalFlags())
+	flags.AddFlagSet(cmd.InheritedFlags())
+	fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsages())
 	fmt.Fprintf(w, "\nExit codes: 0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look.\n")
 }
 

@@ -1,0 +1,190 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/netns"
+	"github.com/lifeline-go/lifeline/agent/source/route"
+	"github.com/lifeline-go/lifeline/agent/source/sockdiag"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+)
+
+const (
+	// relist is how often the namespaces are listed anew: one that is made
+	// meanwhile is watched from then on.
+	relist = 5 * time.Second
+
+	// mostFailures is how many looks in a row may fail before the watch does.
+	mostFailures = 10
+)
+
+// WatchPeers looks at the TCP sockets again and again until ctx ends, and calls
+// tell with each verdict on a peer that falls or is lifted, and the look that
+// showed it; first of all once with the first look and no change. It needs no
+// rights for the sockets of its own namespace; the names of processes and the
+// bounds need those of [Node.Look]. It ends with the error of tell or of ctx,
+// or when there is nothing to see at all.
+//
+// A look is a dump of the TCP sockets and nothing else; all that a verdict is
+// told with is looked up when one falls. Looks come at least every 3 s, every
+// 250 ms where that takes less than 1 % of a processor or where something is
+// suspicious, see [pace].
+func (n *Node) WatchPeers(ctx context.Context, of Namespaces, tell func(*fact.Machine, []verdict.Change) error) error {
+	g := glances{of: of}
+	var (
+		detector verdict.Detector
+		speed    = newPace()
+		within   time.Duration
+		failures int
+		told     bool
+	)
+	for {
+		begun, used := time.Now(), processorTime()
+		m, err := g.look()
+		if err != nil {
+			// Half of a peer's sockets could say that it is silent, so a look that
+			// failed is not judged, and the next one is late.
+			if failures++; !told || failures == mostFailures {
+				return err
+			}
+			if err := sleep(ctx, quickest); err != nil {
+				return err
+			}
+			continue
+		}
+		failures = 0
+		changes := detector.Look(m, within)
+		cost := min(time.Since(begun), processorTime()-used)
+		if !told || len(changes) > 0 {
+			told = true
+			n.complete(ctx, of, changes)
+			if err := tell(m, changes); err != nil {
+				return err
+			}
+		}
+		g.room = m.Sockets[:0]
+		pause := speed.next(cost, detector.Suspicious())
+		// What this round did after its look is planned too, and so is the next
+		// look itself, as long as the processor takes for it.
+		within = pause + time.Since(m.Time) + cost
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	wait := time.NewTimer(d)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-wait.C:
+		return nil
+	}
+}
+
+// complete finds out whose the connections of silent peers are, and how long
+// the kernel takes to tell. The verdict stands without.
+func (n *Node) complete(ctx context.Context, of Namespaces, changes []verdict.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	m, err := n.Look(ctx, Want{Sockets: sockdiag.Want{TCP: true}, Namespaces: of})
+	if err != nil {
+		return
+	}
+	defer n.Recycle(m)
+	peers := verdict.Peers(m)
+	for i := range changes {
+		changes[i].Complete(peers)
+	}
+}
+
+// glances are looks at nothing but the TCP sockets.
+type glances struct {
+	of     Namespaces
+	host   string
+	spaces []fact.Namespace
+	listed time.Time
+	blind  []fact.Blind // of the last listing
+	room   []fact.Socket
+}
+
+// look takes the next one. A namespace that is gone is left out; any other that
+// cannot be read in full is an error.
+func (g *glances) look() (*fact.Machine, error) {
+	if g.listed.IsZero() || time.Since(g.listed) > relist {
+		if err := g.list(); err != nil {
+			return nil, err
+		}
+	}
+	m := &fact.Machine{Host: g.host, Namespaces: g.spaces, Sockets: g.room, Blind: g.blind}
+	for _, ns := range g.spaces {
+		err := netns.Do(ns, func() (err error) {
+			m.Sockets, err = sockdiag.Read(m.Sockets, ns.Inode, sockdiag.Want{TCP: true})
+			return err
+		})
+		var entering *netns.Error
+		if errors.As(err, &entering) && len(g.spaces) > 1 {
+			g.listed = time.Time{} // it is gone; there are others
+		} else if err != nil {
+			g.listed = time.Time{}
+			return nil, err
+		}
+	}
+	m.Time = time.Now()
+	return m, nil
+}
+
+// list finds the namespaces and their own addresses, so that what stays on the
+// machine is nobody's peer.
+func (g *glances) list() error {
+	l := look{Machine: &fact.Machine{}, want: Want{Namespaces: g.of}}
+	list, err := l.choose()
+	if err != nil {
+		return err
+	}
+	kept := list[:0]
+	for _, ns := range list {
+		known := slices.IndexFunc(g.spaces, func(old fact.Namespace) bool { return old.Inode == ns.Inode })
+		if known >= 0 {
+			ns.Local = g.spaces[known].Local
+			kept = append(kept, ns)
+			continue
+		}
+		err := netns.Do(ns, func() (err error) {
+			ns.Local, err = route.Local()
+			return nil // without them, those of its sockets stand in
+		})
+		if err != nil {
+			l.blind(netns.Blindness("sockets", err))
+			continue
+		}
+		kept = append(kept, ns)
+	}
+	if len(kept) == 0 {
+		return errors.New("the sockets of no network namespace can be read")
+	}
+	if g.host, err = os.Hostname(); err != nil {
+		g.host = "localhost"
+	}
+	g.spaces, g.blind, g.listed = kept, l.Blind, time.Now()
+	return nil
+}
+
+// processorTime is what this process has used of all processors.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
