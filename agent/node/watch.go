@@ -160,9 +160,11 @@ func (g *glances) list() error {
 			kept = append(kept, ns)
 			continue
 		}
-		err := netns.Do(ns, func() (err error) {
-			ns.Local, err = route.Local()
-			return nil // without them, those of its sockets stand in
+		err := netns.Do(ns, func() error {
+			if local, err := route.Local(); err == nil {
+				ns.Local = local // without them, those of its sockets stand in
+			}
+			return nil
 		})
 		if err != nil {
 			l.blind(netns.Blindness("sockets", err))

@@ -143,7 +143,8 @@ func newIdlers(seed uint64, loss float64, conns int) *idlers {
 func (l *idlers) advance(to time.Duration) {
 	for i := range l.conns {
 		for c := &l.conns[i]; c.next <= to; c.next += probeEvery {
-			if l.random.Float64() >= l.loss && l.random.Float64() >= l.loss {
+			probe, answer := l.random.Float64(), l.random.Float64()
+			if probe >= l.loss && answer >= l.loss {
 				c.probes, c.lastAck = 0, c.next
 			} else if c.probes++; c.probes > 9 {
 				*c = idler{lastAck: c.next, next: c.next} // ended, and dialled anew
