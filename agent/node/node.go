@@ -21,7 +21,8 @@ import (
 // microseconds for each of as many as a machine can have.
 const borrowTime = 5 * time.Second
 
-// Node keeps open, between looks, what is costly to open. Use New; Close it.
+// Node keeps open, between looks, what is costly to open. Use New; Close it. It
+// takes one look at a time.
 type Node struct {
 	programs gobin.Cache
 
@@ -70,12 +71,8 @@ func (n *Node) Watch(ctx context.Context, d time.Duration, w Want) (*fact.Machin
 	if err != nil {
 		return nil, err
 	}
-	wait := time.NewTimer(d)
-	defer wait.Stop()
-	select {
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-wait.C:
+	if err := sleep(ctx, d); err != nil {
+		return nil, err
 	}
 	m, err := n.Look(ctx, w)
 	if err != nil {

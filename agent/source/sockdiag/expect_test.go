@@ -21,3 +21,12 @@ func TestSockstat(t *testing.T) {
 		t.Error("this machine tells nothing")
 	}
 }
+
+func FuzzSockstat(f *testing.F) {
+	f.Add([]byte("sockets: used 6400\nTCP: inuse 15003 orphan 0 tw 64 alloc 15005 mem 0\n"))
+	f.Fuzz(func(t *testing.T, stat []byte) {
+		if n := parseSockstat(stat); n < 0 || n > mostExpected {
+			t.Errorf("%d sockets expected", n)
+		}
+	})
+}
