@@ -22,8 +22,6 @@ const (
 	// that is written in the last moment of an idle silence stops keepalive, and
 	// the watcher needs this long to see that it is not answered either.
 	late = 2 * time.Second
-
-	mostProbes = 9 // as many as Linux sends by default, so that loss on the way is outlived as well as ever
 )
 
 // Policy says how long a failure of a connection may go unnoticed. The zero
@@ -116,26 +114,8 @@ func (p Policy) settled() Policy {
 // a little sooner than Silence. A third of the time is quiet, for the rest
 // the peer is asked.
 func (p Policy) keepAlive() bound.Options {
-	within := p.settled().Silence - late
-	interval := max(time.Second, (within * 2 / 3 / mostProbes).Truncate(time.Second))
-	o := bound.Options{KeepAlive: true, Idle: time.Second, Interval: interval, Count: mostProbes}
-	o.Idle = max(interval, (within / 3).Truncate(time.Second))
-	for o.Count > 1 && latest(o) > within {
-		o.Count--
-	}
-	for next := o; latest(next) <= within; next.Idle += time.Second {
-		o = next
-	}
+	o, _ := bound.Within(p.settled().Silence - late) // at least 4 s, which is enough for two probes
 	return o
-}
-
-// latest returns how long keepalive may take whatever the kernel's clock.
-func latest(o bound.Options) time.Duration {
-	var most time.Duration
-	for _, hz := range []time.Duration{100, 250, 300, 1000} {
-		most = max(most, bound.Conn{Options: o, Tick: time.Second / hz}.Idle().Latest)
-	}
-	return most
 }
 
 // keepAliveConfig returns the same for package net.

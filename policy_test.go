@@ -3,6 +3,8 @@ package lifeline
 import (
 	"testing"
 	"time"
+
+	"github.com/lifeline-go/lifeline/bound"
 )
 
 func TestPolicy(t *testing.T) {
@@ -16,8 +18,10 @@ func TestPolicy(t *testing.T) {
 		if o.Count < 2 || o.Interval < time.Second || o.Idle < o.Interval || o.Idle%time.Second+o.Interval%time.Second != 0 {
 			t.Errorf("%v: keepalive %+v", silence, o)
 		}
-		if last := latest(o); last > silence-late || last < silence/2 {
-			t.Errorf("%v: keepalive %+v notices after %v", silence, o, last)
+		for _, tick := range []time.Duration{time.Millisecond, 4 * time.Millisecond, 10 * time.Millisecond} {
+			if last := (bound.Conn{Options: o, Tick: tick}).Idle().Latest; last > silence-late || last < silence/2 {
+				t.Errorf("%v: keepalive %+v notices after %v", silence, o, last)
+			}
 		}
 		r := p.rule()
 		if r.limit+2*tick > silence || r.limit < silence*3/4 || r.period > late || r.limit < 3*r.period {
