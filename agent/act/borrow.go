@@ -11,26 +11,28 @@ import (
 	"github.com/lifeline-go/lifeline/agent/source/capability"
 )
 
+// ErrGone means that no process has the socket any more.
+var ErrGone = errors.New("it is gone")
+
 var (
-	errGone      = errors.New("it is gone")
 	errNoOwner   = errors.New("no process holds it, or none that can be seen")
 	errMultipath = fmt.Errorf("%w: it is a Multipath TCP connection", errors.ErrUnsupported)
 )
 
-// borrow calls do with a copy of the descriptor of s, taken from one of the
+// Borrow calls do with a copy of the descriptor of s, taken from one of the
 // processes that own it, pidfd_getfd(2), and gives it back at once: should a
 // process close the socket during the loan, the close takes effect when the
 // loan ends.
 //
-// It needs Linux 5.6 and the right to trace the owner. The error is errGone
+// It needs Linux 5.6 and the right to trace the owner. The error is ErrGone
 // when no owner has the socket any more; an owner that refuses counts for more,
 // as it may still have it.
-func borrow(s *fact.Socket, do func(fd int) error) error {
+func Borrow(s *fact.Socket, do func(fd int) error) error {
 	failed := errNoOwner
 	for _, owner := range s.Owners {
 		err := borrowFrom(owner, s, do)
 		switch {
-		case err == nil || !errors.Is(err, errGone) && !errors.Is(err, unix.EPERM):
+		case err == nil || !errors.Is(err, ErrGone) && !errors.Is(err, unix.EPERM):
 			return err
 		case failed == errNoOwner || errors.Is(err, unix.EPERM):
 			failed = err
@@ -42,7 +44,7 @@ func borrow(s *fact.Socket, do func(fd int) error) error {
 func borrowFrom(owner fact.Owner, s *fact.Socket, do func(fd int) error) error {
 	process, err := unix.PidfdOpen(int(owner.PID), 0)
 	if err == unix.ESRCH {
-		return errGone
+		return ErrGone
 	}
 	if err != nil {
 		return os.NewSyscallError("pidfd_open", err)
@@ -50,7 +52,7 @@ func borrowFrom(owner fact.Owner, s *fact.Socket, do func(fd int) error) error {
 	defer unix.Close(process)
 	fd, err := unix.PidfdGetfd(process, int(owner.FD), 0)
 	if err == unix.EBADF || err == unix.ESRCH {
-		return errGone
+		return ErrGone
 	}
 	if err != nil {
 		return os.NewSyscallError("pidfd_getfd", err)
@@ -70,7 +72,7 @@ func same(fd int, s *fact.Socket) error {
 		return os.NewSyscallError("fstat", err)
 	}
 	if stat.Mode&unix.S_IFMT != unix.S_IFSOCK || uint32(stat.Ino) != s.Inode {
-		return errGone
+		return ErrGone
 	}
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	if err != nil {
@@ -84,13 +86,13 @@ func same(fd int, s *fact.Socket) error {
 		return os.NewSyscallError("getsockopt", err)
 	}
 	if cookie != s.Cookie {
-		return errGone
+		return ErrGone
 	}
 	return nil
 }
 
-// borrowing returns the [Error] of an act that was refused a loan.
-func borrowing(act string, err error) error {
+// Borrowing returns the [Error] of an act that was refused a loan.
+func Borrowing(act string, err error) error {
 	e := &Error{Act: act, Err: err}
 	switch {
 	case err == errNoOwner && !capability.Held(unix.CAP_SYS_PTRACE):

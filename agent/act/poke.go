@@ -114,8 +114,8 @@ func Poke(ctx context.Context, sockets []*fact.Socket) (PokeReport, error) {
 	report.Verdict = conclude(report.Evidence)
 	if report.Verdict == Unsure {
 		for _, p := range report.Evidence {
-			if p.Err != nil && p.Err != errGone {
-				return report, borrowing("poke", p.Err)
+			if p.Err != nil && p.Err != ErrGone {
+				return report, Borrowing("poke", p.Err)
 			}
 		}
 	}
@@ -285,7 +285,7 @@ func (s *subject) borrow(do func(fd int) error) {
 	if s.Err != nil {
 		return
 	}
-	if s.Err = borrow(s.Socket, do); s.Err != nil {
+	if s.Err = Borrow(s.Socket, do); s.Err != nil {
 		s.Outcome = NotAsked
 	}
 }
