@@ -68,6 +68,7 @@ var layers = []layer{
 	{"agent/show", library, []string{"agent/fact", "agent/verdict", "agent/census", "bound"}, "text and JSON; asks no source"},
 
 	{"agent/act/evac", library, []string{"agent/fact", "agent/source/conntrack", "agent/source/route", netlink, xsys}, "resets the flows that a node forwards, before it goes"},
+	{"agent/act/tune", library, []string{"agent/act", "agent/fact", "agent/census", "agent/source/*", "bound", ebpf, xsys}, "shortens keepalive of running programs, and gives it back"},
 	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/act/*", "agent/source/*", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
 	{"agent/lab", support, []string{".", "bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
