@@ -10,6 +10,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/act"
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 	"github.com/lifeline-go/lifeline/agent/source/netns"
 )
 
@@ -130,7 +131,7 @@ func (loans) touch(_ fact.Namespace, jobs []job) error {
 			j.outcome = outcomeGone
 		default:
 			j.outcome, j.err = outcomeFailed, err
-			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
+			if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) || !capability.Held(unix.CAP_SYS_PTRACE) {
 				refused, why = refused+1, err
 			}
 		}
