@@ -92,7 +92,7 @@ func same(fd int, s *fact.Socket) error {
 }
 
 // Borrowing returns the [Error] of an act that was refused a loan.
-func Borrowing(act string, err error) error {
+func Borrowing(act string, err error) *Error {
 	e := &Error{Act: act, Err: err}
 	switch {
 	case err == errNoOwner && !capability.Held(unix.CAP_SYS_PTRACE):

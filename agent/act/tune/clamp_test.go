@@ -42,12 +42,15 @@ func serveStory() bool {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}()
-	_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	_ = http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
 		}
 		defer c.Close()
+		if r.URL.Path == "/off" {
+			_ = c.(*net.TCPConn).SetKeepAlive(false)
+		}
 		_, _ = c.Write([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n"))
 		_, err = c.Read(make([]byte, 1))
 		fmt.Println("ended:", err)
@@ -133,11 +136,12 @@ func pins(t *testing.T) HoldOptions {
 	return HoldOptions{Pins: filepath.Join(dir, "lifeline"), Dir: place(t)}
 }
 
-// upgrade opens a connection that the server takes over.
-func upgrade(t *testing.T, near *lab.Host, addr string) {
+// upgrade opens a connection that the server takes over; at the path /off it
+// switches keepalive off.
+func upgrade(t *testing.T, near *lab.Host, addr, path string) {
 	t.Helper()
 	c := near.Dial("tcp", addr)
-	if _, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+	if _, err := c.Write([]byte("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -186,8 +190,9 @@ func TestHold(t *testing.T) {
 	}
 
 	for i, network := range []string{"10.77.1.2:80", "[fd77::2]:80"} {
+		path := []string{"/", "/off"}[i]
 		lines, pid := server(t, far, c.Path, network)
-		upgrade(t, near, network)
+		upgrade(t, near, network, path)
 		s := connection(t, far, pid)
 		if s.Options.Value != h.Limits {
 			t.Errorf("%s: a new connection has %+v, want %+v", network, s.Options.Value, h.Limits)
@@ -214,7 +219,7 @@ func TestHold(t *testing.T) {
 		t.Errorf("after the release: %v: %+v", err, all)
 	}
 	_, pid := server(t, far, c.Path, "10.77.1.2:82")
-	upgrade(t, near, "10.77.1.2:82")
+	upgrade(t, near, "10.77.1.2:82", "/")
 	if got := connection(t, far, pid).Options.Value; valuesOf(got) != (values{1, 15, 15, 9, 0}) {
 		t.Errorf("after the release a new connection has %+v", got)
 	}
@@ -237,7 +242,7 @@ func TestHoldWithoutPins(t *testing.T) {
 	_, far := hosts(t)
 	near := far
 	_, pid := server(t, far, c.Path, "10.77.1.2:80")
-	upgrade(t, near, "10.77.1.2:80")
+	upgrade(t, near, "10.77.1.2:80", "/")
 	if got := connection(t, far, pid).Options.Value; got != second.Limits {
 		t.Errorf("got %+v, want the tighter of both, %+v", got, second.Limits)
 	}
@@ -245,7 +250,7 @@ func TestHoldWithoutPins(t *testing.T) {
 		t.Error(err)
 	}
 	_, pid = server(t, far, c.Path, "10.77.1.2:81")
-	upgrade(t, near, "10.77.1.2:81")
+	upgrade(t, near, "10.77.1.2:81", "/")
 	if got := connection(t, far, pid).Options.Value; valuesOf(got) != (values{1, 15, 15, 9, 0}) {
 		t.Errorf("after the end a new connection has %+v", got)
 	}

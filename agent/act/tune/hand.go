@@ -80,7 +80,7 @@ func reach(way Way, most int, r *Report) (hand, error) {
 		return nil, err
 	}
 	r.Way, r.NoBPF = ByLoan, err
-	return loans{}, nil
+	return loans{err}, nil
 }
 
 // touchAll does jobs, sorted by namespace. With a namespace all of its sockets
@@ -109,13 +109,15 @@ func touchAll(m *fact.Machine, h hand, jobs []job) error {
 }
 
 // loans reach sockets without BPF, by copies of their descriptors.
-type loans struct{}
+type loans struct {
+	noBPF error // why this way is taken, nil when it was asked for
+}
 
 func (loans) close() {}
 
 // touch fails when every loan was refused for want of a right. A namespace need
 // not be entered for it.
-func (loans) touch(_ fact.Namespace, jobs []job) error {
+func (l loans) touch(_ fact.Namespace, jobs []job) error {
 	refused := 0
 	var why error
 	for i := range jobs {
@@ -137,7 +139,12 @@ func (loans) touch(_ fact.Namespace, jobs []job) error {
 		}
 	}
 	if refused > 0 && refused == len(jobs) {
-		return act.Borrowing("tune", why)
+		e := act.Borrowing("tune", why)
+		var also *act.Error
+		if errors.As(l.noBPF, &also) && also.Needs != "" && e.Needs != "" {
+			e.Needs += ", or for BPF " + also.Needs
+		}
+		return e
 	}
 	return nil
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -153,6 +155,45 @@ func TestTuneCgroup(t *testing.T) {
 	}
 	if stdout, _, _ = other(t, undo...); stdout != "Nothing is tuned.\n" {
 		t.Errorf("after the undo:\n%s", stdout)
+	}
+}
+
+// Where nothing can be pinned the command holds the cgroup until it is
+// interrupted.
+func TestTuneCgroupWithoutPins(t *testing.T) {
+	t.Parallel()
+	need.Root(t)
+	path := filepath.Join(cgroups(t), fmt.Sprintf("lifeline-hold-%d", os.Getpid()))
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(path)
+	program := filepath.Join(t.TempDir(), "lifeline") // by this name the test binary is the command
+	if err := os.Symlink("/proc/self/exe", program); err != nil {
+		t.Fatal(err)
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), executable, "tune", "--cgroup", path, "--yes", "--keep", filepath.Join(t.TempDir(), "keep"), "--pins", filepath.Join(t.TempDir(), "pins"))
+	cmd.Args[0] = program
+	errs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	for lines := bufio.NewScanner(errs); lines.Scan(); {
+		if said.WriteString(lines.Text() + "\n"); strings.Contains(lines.Text(), "so new connections are tuned only until this is interrupted.") {
+			_ = cmd.Process.Signal(os.Interrupt)
+		}
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d:\n%s", code, said.String())
 	}
 }
 
