@@ -62,25 +62,45 @@ func (j *job) failure() error {
 type hand interface {
 	// touch does the jobs, all of one namespace, and fills in what came of each.
 	touch(ns fact.Namespace, jobs []job) error
-	close()
+	close() error
 }
 
-// reach returns the hand for a way, for so many sockets at a time.
-func reach(way Way, most int, r *Report) (hand, error) {
+// Reach is a way to the sockets of others. It may serve one run after another,
+// which saves each the loading of the BPF program, some 20 ms. Close it.
+type Reach struct {
+	hand  hand
+	way   Way
+	noBPF error // why BPF is not the way, nil when it is or was not asked for
+}
+
+// Open opens a way. The error is an [*act.Error].
+func Open(way Way) (*Reach, error) {
 	if way == ByLoan {
-		r.Way = ByLoan
-		return loans{}, nil
+		return &Reach{hand: loans{}, way: ByLoan}, nil
 	}
-	h, err := newIterator(most)
+	h, err := newIterator()
 	if err == nil {
-		r.Way = ByBPF
-		return h, nil
+		return &Reach{hand: h, way: ByBPF}, nil
 	}
 	if way == ByBPF {
 		return nil, err
 	}
-	r.Way, r.NoBPF = ByLoan, err
-	return loans{err}, nil
+	return &Reach{hand: loans{err}, way: ByLoan, noBPF: err}, nil
+}
+
+// Close gives back what was opened. It must be called once.
+func (r *Reach) Close() error { return r.hand.close() }
+
+// orOpen returns r, or a new one, and what ends it.
+func (r *Reach) orOpen(way Way) (*Reach, func(), error) {
+	if r != nil {
+		return r, func() {}, nil
+	}
+	r, err := Open(way)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r, func() { r.Close() }, nil
 }
 
 // touchAll does jobs, sorted by namespace. With a namespace all of its sockets
@@ -113,7 +133,7 @@ type loans struct {
 	noBPF error // why this way is taken, nil when it was asked for
 }
 
-func (loans) close() {}
+func (loans) close() error { return nil }
 
 // touch fails when every loan was refused for want of a right. A namespace need
 // not be entered for it.

@@ -29,13 +29,12 @@ type iterator struct {
 	raw    []byte   // of the last pass, kept to be used again
 }
 
-// newIterator loads the program, for so many sockets in a pass at most.
-func newIterator(most int) (*iterator, error) {
+// newIterator loads the program.
+func newIterator() (*iterator, error) {
 	spec, err := loadOptions()
 	if err != nil {
 		return nil, err
 	}
-	spec.Maps[optionsMapWishes].MaxEntries = uint32(max(most, 1))
 	var objects struct {
 		Program *ebpf.Program `ebpf:"options"`
 		Wishes  *ebpf.Map     `ebpf:"wishes"`
@@ -52,10 +51,7 @@ func newIterator(most int) (*iterator, error) {
 	return &iterator{wishes: objects.Wishes, link: l}, nil
 }
 
-func (it *iterator) close() {
-	it.link.Close()
-	it.wishes.Close()
-}
+func (it *iterator) close() error { return errors.Join(it.link.Close(), it.wishes.Close()) }
 
 // touch runs the program over the sockets of a namespace. One that a pass does
 // not show is gone, but for a moment in which the table of sockets changes, so

@@ -59,7 +59,8 @@ const struct answer *unused_answer __attribute__((unused));
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1); /* as many as there are sockets, when it is loaded */
+	__uint(max_entries, 1 << 22);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);	/* the cookie */
 	__type(value, struct wish);
 } wishes SEC(".maps");

@@ -79,8 +79,9 @@ type Options struct {
 	// together are a burst of small packets, and stay in step.
 	Rate act.Rate
 
-	Dir string // of the file with the old options; "" means [DefaultDir]
-	Way Way
+	Dir   string // of the file with the old options; "" means [DefaultDir]
+	Way   Way
+	Reach *Reach // used instead of Way, and left open; nil means that Run opens one
 
 	// After is called after each batch with what was done so far; nil means that
 	// nobody wants to know.
@@ -97,12 +98,12 @@ type Report struct {
 	Failed  []act.Failure  // left alone by the kernel, or because it could not be undone
 	Left    []*fact.Socket // not reached, because the tune was stopped
 
-	Way    Way   // that was taken
-	NoBPF  error // why BPF was not; nil when it was, or was not asked for
-	Opened time.Duration
-	Read   time.Duration // how long it took to read the options of all
-	Kept   time.Duration // to write them down
-	Set    time.Duration // to set them, pauses included
+	Way    Way           // that was taken
+	NoBPF  error         // why BPF was not; nil when it was, or was not asked for
+	Opened time.Duration // how long it took to load the BPF program
+	Read   time.Duration // to read the options that the look did not show, and to decide
+	Kept   time.Duration // to write the old ones down
+	Set    time.Duration // to set the new ones, pauses included
 }
 
 // options returns what is set on sockets, and within which time.
@@ -151,13 +152,15 @@ func Run(ctx context.Context, m *fact.Machine, sockets []*fact.Socket, o Options
 		return r.Report, err
 	}
 	start := time.Now()
-	hand, err := reach(o.Way, len(sockets), &r.Report)
+	reach, end, err := o.Reach.orOpen(o.Way)
 	if err != nil {
 		return r.Report, err
 	}
-	defer hand.close()
+	defer end()
 	r.Opened = time.Since(start)
-	return r.Report, r.run(ctx, store, hand)
+	r.Report.Way, r.NoBPF = reach.way, reach.noBPF
+	err = r.run(ctx, store, reach.hand)
+	return r.Report, err
 }
 
 // runner is a tune under way.

@@ -156,27 +156,51 @@ func TestManySockets(t *testing.T) {
 	links := dial(t, near, far, "[::]:80", "10.77.1.2:80", n)
 	for _, way := range ways {
 		dir := place(t)
-		m := look(t, true, far)
-		start := time.Now()
-		r, err := Run(t.Context(), m, established(m), Options{Dir: dir, Way: way})
-		took := time.Since(start)
-		if err != nil || len(r.Tuned) != n {
-			t.Fatalf("%v: %v, %d tuned, %d gone, %v failed", way, err, len(r.Tuned), len(r.Gone), r.Failed)
+		reach, err := Open(way)
+		if err != nil {
+			t.Fatal(err)
 		}
-		start = time.Now()
-		u, err := Undo(t.Context(), m, UndoOptions{Dir: dir, Way: way})
-		undone := time.Since(start)
+		least := time.Hour
+		for _, within := range []time.Duration{20 * time.Second, 10 * time.Second, 5 * time.Second} {
+			m := look(t, true, far)
+			start, before := time.Now(), worked(t)
+			r, err := Run(t.Context(), m, established(m), Options{Within: within, Dir: dir, Reach: reach})
+			took, cost := time.Since(start), worked(t)-before
+			least = min(least, cost)
+			if err != nil || len(r.Tuned) != n || r.Way != way {
+				t.Fatalf("%v: %v, %d tuned, %d gone, %v failed", way, err, len(r.Tuned), len(r.Gone), r.Failed)
+			}
+			t.Logf("%v: %d sockets in %v, %v of a processor: read %v, kept %v, set %v", way, n, took, cost, r.Read, r.Kept, r.Set)
+		}
+		m := look(t, false, far)
+		start := time.Now()
+		u, err := Undo(t.Context(), m, UndoOptions{Dir: dir, Reach: reach})
 		if err != nil || len(u.Restored) != n {
 			t.Fatalf("%v: %v, %d restored, %d gone, %v failed", way, err, len(u.Restored), u.Gone, u.Failed)
 		}
-		t.Logf("%v: %d sockets in %v: opened %v, read %v, kept %v, set %v; undone in %v", way, n, took, r.Opened, r.Read, r.Kept, r.Set, undone)
-		if way == ByBPF && r.Read+r.Set > 3*20*time.Millisecond {
-			t.Errorf("by BPF it took %v, of 20 ms", r.Read+r.Set)
+		t.Logf("%v: undone in %v", way, time.Since(start))
+		const aim = 20 * time.Millisecond // without the race detector
+		if way == ByBPF && least > 10*aim {
+			t.Errorf("by BPF it took %v of a processor, of %v", least, aim)
 		}
 		if got := optionsOf(t, links[n-1].far); got != (values{1, 15, 15, 9, 0}) {
 			t.Errorf("after undo: %v", got)
 		}
+		if err := reach.Close(); err != nil {
+			t.Error(err)
+		}
 	}
+}
+
+// worked is the processor time of this process: what a test may hold to a limit
+// also where the machine has other things to do.
+func worked(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // What a program sets after the tune stays.

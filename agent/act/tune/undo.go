@@ -17,6 +17,8 @@ type UndoOptions struct {
 	Only func(*fact.Socket) bool // nil takes all
 	Dir  string                  // of the file with the old options; "" means [DefaultDir]
 	Way  Way
+	// Reach is used instead of Way, and left open; nil means that Undo opens one.
+	Reach *Reach
 }
 
 // UndoReport is what became of the connections that were tuned.
@@ -64,17 +66,16 @@ func Undo(ctx context.Context, m *fact.Machine, o UndoOptions) (UndoReport, erro
 	jobs, gone, left := k.jobs(m, o.Only)
 	r.Gone, r.Left = len(gone), left
 	if len(jobs) > 0 {
-		var reached Report
-		h, err := reach(o.Way, len(jobs), &reached)
+		reach, end, err := o.Reach.orOpen(o.Way)
 		if err != nil {
 			return r, err
 		}
-		defer h.close()
-		r.Way, r.NoBPF = reached.Way, reached.NoBPF
+		defer end()
+		r.Way, r.NoBPF = reach.way, reach.noBPF
 		for i := range jobs {
 			jobs[i].outcome, jobs[i].err = outcomeFailed, errNotReached
 		}
-		err = touchAll(m, h, jobs)
+		err = touchAll(m, reach.hand, jobs)
 		r.sort(jobs, gone)
 		if err != nil {
 			return r, err
