@@ -86,11 +86,14 @@ func (f *tuneFlags) parse(cmd *cobra.Command) (t tuning, err error) {
 	}
 	t.options = tune.Options{Within: f.within, UserTimeout: f.userTimeout, Dir: f.keep}
 	t.hold = tune.HoldOptions{Pins: f.pins, Dir: f.keep}
-	if err := t.options.Check(); err != nil || f.within == 0 {
-		if err == nil {
-			err = errors.New("it is too short: take 3.2s or more")
-		}
-		return t, fmt.Errorf("--within %v, --user-timeout %v: %w", f.within, f.userTimeout, err)
+	if f.within == 0 { // not left to the default: it was typed
+		f.within = -1
+	}
+	if err := (&tune.Options{Within: f.within}).Check(); err != nil {
+		return t, fmt.Errorf("--within %v: %w", max(f.within, 0), err)
+	}
+	if err := t.options.Check(); err != nil {
+		return t, fmt.Errorf("--user-timeout %v: %w", f.userTimeout, err)
 	}
 	if t.options.Rate, err = act.ParseRate(f.rate); err != nil {
 		return t, fmt.Errorf("--rate %w", err)
