@@ -5,6 +5,7 @@ package tune
 import (
 	"cmp"
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 
@@ -65,6 +66,7 @@ func Undo(ctx context.Context, m *fact.Machine, o UndoOptions) (UndoReport, erro
 	}
 	jobs, gone, left := k.jobs(m, o.Only)
 	r.Gone, r.Left = len(gone), left
+	var failed error
 	if len(jobs) > 0 {
 		reach, end, err := o.Reach.orOpen(o.Way)
 		if err != nil {
@@ -75,14 +77,11 @@ func Undo(ctx context.Context, m *fact.Machine, o UndoOptions) (UndoReport, erro
 		for i := range jobs {
 			jobs[i].outcome, jobs[i].err = outcomeFailed, errNotReached
 		}
-		err = touchAll(m, reach.hand, jobs)
+		failed = touchAll(m, reach.hand, jobs)
 		r.sort(jobs, gone)
-		if err != nil {
-			return r, err
-		}
 	}
 	k.drop(func(e *entry) bool { return gone[e.Cookie] })
-	return r, store.save(k)
+	return r, errors.Join(failed, store.save(k))
 }
 
 // jobs returns what restores the sockets of m that are kept, by namespace; those

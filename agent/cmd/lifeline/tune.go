@@ -146,14 +146,15 @@ func runTune(cmd *cobra.Command, f *tuneFlags) error {
 	if !f.yes {
 		return printPlannedTune(cmd, m, &t, &plan)
 	}
-	if err := tuneNow(cmd, m, chosen, &t, &plan, held); err != nil {
-		return err
-	}
+	err = tuneNow(cmd, m, chosen, &t, &plan, held)
 	if held != nil && !held.Pinned {
+		if err != nil { // of connections that are there; those to come are held all the same
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", cmd.CommandPath(), oneLine(err))
+		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "No file system for BPF is mounted at the place of %s, so new connections are tuned only until this is interrupted.\n", f.pins)
 		<-cmd.Context().Done()
 	}
-	return nil
+	return err
 }
 
 // tuneNow tunes the chosen connections and says what became of them.
