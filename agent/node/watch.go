@@ -25,6 +25,26 @@ const (
 	mostFailures = 10
 )
 
+// PeerWatch says how to watch peers. The zero PeerWatch watches all namespaces
+// and pokes whom it suspects.
+type PeerWatch struct {
+	Of Namespaces
+
+	// Ask is for how long a peer may not have been heard before it is poked for
+	// that alone: who sends nothing cannot be seen to get no answer. 0 means that
+	// only suspects are poked.
+	Ask time.Duration
+
+	// Passive: nobody is poked, and nothing is sent.
+	Passive bool
+
+	// Wake tells of something that is worth a look now, such as a
+	// retransmission. Looks for it keep a distance and the budget. Its sender
+	// must not wait for it to be received: a channel with room for one does. nil
+	// means that only the pace decides.
+	Wake <-chan struct{}
+}
+
 // WatchPeers looks at the TCP sockets again and again until ctx ends, and calls
 // tell with each verdict on a peer that falls or is lifted, and the look that
 // showed it; first of all once with the first look and no change. It needs no
@@ -36,8 +56,8 @@ const (
 // told with is looked up when one falls. Looks come at least every 3 s, every
 // 250 ms where that takes less than 1 % of a processor or where something is
 // suspicious, see [pace].
-func (n *Node) WatchPeers(ctx context.Context, of Namespaces, tell func(*fact.Machine, []verdict.Change) error) error {
-	g := glances{of: of}
+func (n *Node) WatchPeers(ctx context.Context, w PeerWatch, tell func(*fact.Machine, []verdict.Change) error) error {
+	g := glances{of: w.Of}
 	var (
 		detector verdict.Detector
 		speed    = newPace()
@@ -64,7 +84,7 @@ func (n *Node) WatchPeers(ctx context.Context, of Namespaces, tell func(*fact.Ma
 		cost := min(time.Since(begun), processorTime()-used)
 		if !told || len(changes) > 0 {
 			told = true
-			n.complete(ctx, of, changes)
+			n.complete(ctx, w.Of, changes)
 			if err := tell(m, changes); err != nil {
 				return err
 			}

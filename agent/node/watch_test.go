@@ -96,7 +96,7 @@ func watch(t *testing.T, h *lab.Host) <-chan verdict.Change {
 	n := New()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := n.WatchPeers(ctx, one, func(_ *fact.Machine, changes []verdict.Change) error {
+		err := n.WatchPeers(ctx, PeerWatch{Of: one}, func(_ *fact.Machine, changes []verdict.Change) error {
 			once.Do(func() { close(began) })
 			for _, c := range changes {
 				said <- c
@@ -228,7 +228,7 @@ func TestWatchPeersEnds(t *testing.T) {
 	defer n.Close()
 	stop := errors.New("enough")
 	var told atomic.Int32
-	err = n.WatchPeers(context.Background(), one, func(m *fact.Machine, changes []verdict.Change) error {
+	err = n.WatchPeers(context.Background(), PeerWatch{Of: one}, func(m *fact.Machine, changes []verdict.Change) error {
 		told.Add(1)
 		if len(changes) > 0 || len(m.Namespaces) != 1 || m.Time.IsZero() {
 			t.Errorf("the first look: %+v %+v", m, changes)
@@ -238,7 +238,7 @@ func TestWatchPeersEnds(t *testing.T) {
 	if !errors.Is(err, stop) || told.Load() != 1 {
 		t.Errorf("told %d times, ended with %v", told.Load(), err)
 	}
-	err = n.WatchPeers(context.Background(), Namespaces{inode: 1, text: "blue"}, nil)
+	err = n.WatchPeers(context.Background(), PeerWatch{Of: Namespaces{inode: 1, text: "blue"}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "blue is gone") {
 		t.Errorf("a namespace that is gone: %v", err)
 	}

@@ -137,7 +137,7 @@ func watchSilence(cmd *cobra.Command, n *node.Node, namespaces node.Namespaces, 
 	style, _ := terminal(out)
 	began := false
 	var printing error
-	err := n.WatchPeers(cmd.Context(), namespaces, func(m *fact.Machine, changes []verdict.Change) error {
+	err := n.WatchPeers(cmd.Context(), node.PeerWatch{Of: namespaces}, func(m *fact.Machine, changes []verdict.Change) error {
 		mine := slices.DeleteFunc(changes, func(c verdict.Change) bool { return only.IsValid() && !only.Contains(c.Addr) })
 		if began && len(mine) == 0 {
 			return nil
