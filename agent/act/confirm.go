@@ -21,12 +21,12 @@ import (
 // Three connections leave 18 exchanges in the shortest confirmation: 0.64^18 =
 // 0.03 % when 40 % loss each way begins, and nothing at 20 % (0.36^18). One alone
 // leaves 10 in the 2.4 s that there are, 1.2 % and 0.004 %. So it is pinged
-// too, and an answer takes the verdict away: 20 pings more make it one in a million.
+// too, and an answer takes the verdict away: 28 pings more make it one in ten million.
 // Where it cannot be, or where the peer is known to leave pings unanswered, 16
 // exchanges are asked for.
 const (
-	confirmEvery  = 50 * time.Millisecond
-	confirmWindow = 560 * time.Millisecond
+	confirmEvery  = 40 * time.Millisecond
+	confirmWindow = 540 * time.Millisecond
 	exchangesEach = 2 // in a window
 
 	confirmPinged   = 10

@@ -3,10 +3,9 @@ package node
 import "time"
 
 const (
-	// quickest is how far apart looks are when they cost nothing, and suspecting
-	// when something is suspicious.
-	quickest   = 250 * time.Millisecond
-	suspecting = 125 * time.Millisecond
+	// quickest is how far apart looks are when they cost nothing, and when
+	// something is suspicious.
+	quickest = 125 * time.Millisecond
 
 	// slowest is how far apart they are at the most. Only where a look takes
 	// over 24 ms does a watch cost more than it should.
@@ -39,7 +38,7 @@ func (p *pace) next(cost time.Duration, suspicious bool) time.Duration {
 	p.cost += (cost - p.cost) / 4
 	pause := min(max(p.cost*calm, quickest), slowest)
 	if suspicious && p.saved > p.cost {
-		pause = suspecting
+		pause = quickest
 	}
 	p.saved = min(p.saved+pause/refill+pause/calm-cost, purse)
 	return pause

@@ -13,7 +13,7 @@ func TestPace(t *testing.T) {
 		if got := p.next(cost, false); got != calmly {
 			t.Errorf("a look that costs %v: the next in %v, want %v", cost, got, calmly)
 		}
-		if got := p.next(cost, true); got != suspecting {
+		if got := p.next(cost, true); got != quickest {
 			t.Errorf("a look that costs %v and shows something suspicious: the next in %v", cost, got)
 		}
 	}
@@ -36,7 +36,7 @@ func TestPaceKeepsItsBudget(t *testing.T) {
 		took += p.next(cost, false)
 	}
 	quick := 0
-	for p.next(cost, true) == suspecting {
+	for p.next(cost, true) == quickest {
 		quick++
 	}
 	if quick < 40 {

@@ -63,8 +63,8 @@ type PeerWatch struct {
 //
 // A look is a dump of the TCP sockets and nothing else; all that a verdict is
 // told with is looked up when one falls. Looks come at least every 3 s, every
-// 250 ms where that takes less than 1 % of a processor, and every 125 ms where
-// something is suspicious, see [pace].
+// 125 ms where that takes less than 1 % of a processor or where something is
+// suspicious, see [pace].
 //
 // Peers that are suspected with fewer than 20 connections are poked beside the
 // looks, [act.Confirm], at most 32 at a time and 50 a second.

@@ -53,6 +53,7 @@ type end struct {
 type askee struct {
 	busy  bool
 	next  time.Time // not before
+	back  time.Time // nor, to see whether it is back, before
 	rest  time.Duration
 	used  time.Time
 	pings act.Pings
@@ -133,7 +134,7 @@ func (a *asker) ask(ctx context.Context, m *fact.Machine, suspects []verdict.Sus
 		}
 		p.used = now
 		ns := m.Namespace(s.Netns)
-		if p.busy || now.Before(p.next) || ns == nil || len(s.Sockets) == 0 {
+		if p.busy || now.Before(p.next) || s.Silent && now.Before(p.back) || ns == nil || len(s.Sockets) == 0 {
 			continue
 		}
 		if a.busy == mostPokes || a.allowed < 1 {
@@ -175,7 +176,7 @@ func (a *asker) take(r answer) verdict.Answer {
 	now := time.Now()
 	switch {
 	case r.silent:
-		p.next = now.Add(returns)
+		p.back = now.Add(returns)
 	case r.Verdict == act.Alive:
 		if now.Sub(p.next) > longestRest {
 			p.rest = 0
@@ -183,7 +184,7 @@ func (a *asker) take(r answer) verdict.Answer {
 		p.rest = min(max(2*p.rest, shortestRest), longestRest)
 		p.next = now.Add(p.rest)
 	case r.Verdict == act.Silent, errors.Is(r.err, act.ErrLate):
-		p.next = now
+		p.next, p.back = now, now.Add(returns)
 	default:
 		p.next = now.Add(returns)
 	}
