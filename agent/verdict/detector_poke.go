@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -89,7 +90,7 @@ func suspectOf(p *peer, quiet time.Duration, silent bool) Suspect {
 			s.Sockets = append(s.Sockets, c.Socket)
 		}
 	}
-	slices.SortStableFunc(s.Sockets, func(a, b *fact.Socket) int { return int(a.Conn.Heard() - b.Conn.Heard()) })
+	slices.SortStableFunc(s.Sockets, func(a, b *fact.Socket) int { return cmp.Compare(a.Conn.Heard(), b.Conn.Heard()) })
 	s.Sockets = s.Sockets[:min(len(s.Sockets), suspectSockets)]
 	for i, socket := range s.Sockets {
 		own := *socket
@@ -135,6 +136,35 @@ func Quiet(m *fact.Machine, than time.Duration) []Suspect {
 			quiet = append(quiet, suspectOf(p, peers[p.peerKey].quiet, false))
 		}
 	}
-	slices.SortStableFunc(quiet, func(a, b Suspect) int { return int(b.Quiet - a.Quiet) })
+	slices.SortStableFunc(quiet, func(a, b Suspect) int { return cmp.Compare(b.Quiet, a.Quiet) })
 	return quiet
+}
+
+// Others looks at the other peers of a silent peer's network namespace: whether
+// any of them was heard since it was, and who they are, those heard last first.
+// When nobody was, it may be this machine's own link that is dead.
+func Others(m *fact.Machine, silent *Peer) (heard bool, others []Suspect) {
+	// An age may be that of a moment before the peer died, as both are rounded.
+	const apart = 200 * time.Millisecond
+	few := &fact.Machine{Host: m.Host, Time: m.Time, Namespaces: m.Namespaces}
+	for i := range m.Sockets {
+		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP && s.Netns == silent.Netns && s.State != fact.SynSent {
+			few.Sockets = append(few.Sockets, *s)
+		}
+	}
+	v := newView(few)
+	for i := range v.peers {
+		p := &v.peers[i]
+		if len(p.conns) == 0 || p.addr == silent.Addr && p.iface == silent.Interface {
+			continue
+		}
+		quiet := p.conns[0].Conn.Heard()
+		for _, c := range p.conns {
+			quiet = min(quiet, c.Conn.Heard())
+		}
+		heard = heard || quiet+apart < silent.Quiet.Value
+		others = append(others, suspectOf(p, quiet, false))
+	}
+	slices.SortStableFunc(others, func(a, b Suspect) int { return cmp.Compare(a.Quiet, b.Quiet) })
+	return heard, others
 }
