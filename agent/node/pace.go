@@ -16,6 +16,12 @@ const (
 	calm   = 125
 	refill = 500
 
+	// Where looks can come no quicker than seldom, most of that share goes to
+	// glimpses, a few for each look: 0.2 % and 0.6 %.
+	seldom   = 300 * time.Millisecond
+	calmLook = 500
+	calmPeek = 167
+
 	// purse is the processor time that a watch may have saved up for moments in
 	// which something is suspicious: a quarter of an hour of refill at most.
 	purse = 500 * time.Millisecond
@@ -26,6 +32,7 @@ const (
 type pace struct {
 	saved time.Duration
 	cost  time.Duration // of a look, smoothed
+	peek  time.Duration // of a glimpse, smoothed
 }
 
 func newPace() pace { return pace{saved: purse} }
@@ -37,6 +44,9 @@ func (p *pace) next(cost time.Duration, suspicious bool) time.Duration {
 	}
 	p.cost += (cost - p.cost) / 4
 	pause := min(max(p.cost*calm, quickest), slowest)
+	if pause > seldom {
+		pause = min(p.cost*calmLook, slowest)
+	}
 	if suspicious && p.saved > p.cost {
 		pause = quickest
 	}
@@ -54,3 +64,22 @@ func (p *pace) spared(rest time.Duration) {
 
 // affords reports whether a look before its time is paid for.
 func (p *pace) affords() bool { return p.saved > p.cost }
+
+// glimpse returns how long to wait for the next glimpse in a pause of which so
+// much is left. Where that is as good as a look, there is none before it.
+func (p *pace) glimpse(left time.Duration) time.Duration {
+	apart := min(max(p.peek*calmPeek, quickest), slowest)
+	if left <= seldom {
+		return left + slowest
+	}
+	return apart
+}
+
+// glimpsed notes what a glimpse took of a processor.
+func (p *pace) glimpsed(cost time.Duration) {
+	p.saved -= cost
+	if p.peek == 0 {
+		p.peek = cost
+	}
+	p.peek += (cost - p.peek) / 4
+}

@@ -7,7 +7,7 @@ import (
 
 func TestPace(t *testing.T) {
 	for cost, calmly := range map[time.Duration]time.Duration{
-		0: quickest, time.Millisecond: quickest, 8 * time.Millisecond: time.Second, 100 * time.Millisecond: slowest,
+		0: quickest, time.Millisecond: quickest, 2 * time.Millisecond: 250 * time.Millisecond, 4 * time.Millisecond: 2 * time.Second, 100 * time.Millisecond: slowest,
 	} {
 		p := newPace()
 		if got := p.next(cost, false); got != calmly {
@@ -41,5 +41,32 @@ func TestPaceKeepsItsBudget(t *testing.T) {
 	}
 	if quick < 40 {
 		t.Errorf("after calm minutes only %d quick looks", quick)
+	}
+}
+
+// Where looks come seldom there are glimpses between them, for less than what
+// the looks would have cost.
+func TestPaceOfGlimpses(t *testing.T) {
+	p := newPace()
+	if pause := p.next(time.Millisecond, false); p.glimpse(pause) < pause {
+		t.Error("a glimpse before a look that comes soon")
+	}
+	p = newPace()
+	const look, peek = 8 * time.Millisecond, 2 * time.Millisecond
+	var took, used time.Duration
+	for took < time.Hour {
+		left := p.next(look, false)
+		took, used = took+left, used+look
+		for {
+			apart := p.glimpse(left)
+			if apart > left {
+				break
+			}
+			p.glimpsed(peek)
+			left, used = left-apart, used+peek
+		}
+	}
+	if share := float64(used) / float64(took); share > 0.01 || p.glimpse(slowest) > 400*time.Millisecond {
+		t.Errorf("%.2f %% of a processor, a glimpse each %v", share*100, p.glimpse(slowest))
 	}
 }

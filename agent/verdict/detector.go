@@ -146,10 +146,7 @@ func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 	d.suspicious = len(keys) > 0
 	for i := range m.Sockets {
 		s := &m.Sockets[i]
-		if s.Conn == nil || s.Protocol != fact.TCP || !usable(s.State) || s.Remote.Addr().IsLoopback() {
-			continue
-		}
-		if inTrouble(s) || waits(s) {
+		if Doubtful(s) {
 			keys[keyOf(s)], d.suspicious = true, true
 		}
 	}
@@ -162,6 +159,12 @@ func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 		}
 	}
 	return few
+}
+
+// Doubtful reports whether a socket may be the first sign of a silence: worth a
+// look at all the others.
+func Doubtful(s *fact.Socket) bool {
+	return s.Conn != nil && s.Protocol == fact.TCP && usable(s.State) && !s.Remote.Addr().IsLoopback() && (inTrouble(s) || waits(s))
 }
 
 // waits reports that the answer to what a socket sent takes longer than usual:
