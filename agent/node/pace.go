@@ -16,11 +16,15 @@ const (
 	calm   = 125
 	refill = 500
 
-	// Where looks can come no quicker than seldom, most of that share goes to
-	// glimpses, a few for each look: 0.2 % and 0.6 %.
-	seldom   = 300 * time.Millisecond
-	calmLook = 500
-	calmPeek = 167
+	// Where looks can come no quicker than seldom, they take 0.2 % and glimpses
+	// between them 0.6 %. Glimpses that are short, as with a few thousand sockets,
+	// take 1.2 %: the kernel walks through the table of the whole machine for each,
+	// and the first sign of a silence is to be seen soon.
+	seldom    = 300 * time.Millisecond
+	calmLook  = 500
+	calmPeek  = 167
+	shortPeek = 8 * time.Millisecond
+	calmShort = 80
 
 	// purse is the processor time that a watch may have saved up for moments in
 	// which something is suspicious: a quarter of an hour of refill at most.
@@ -68,16 +72,18 @@ func (p *pace) affords() bool { return p.saved > p.cost }
 // glimpse returns how long to wait for the next glimpse in a pause of which so
 // much is left. Where that is as good as a look, there is none before it.
 func (p *pace) glimpse(left time.Duration) time.Duration {
-	apart := min(max(p.peek*calmPeek, quickest), slowest)
 	if left <= seldom {
 		return left + slowest
 	}
-	return apart
+	share := time.Duration(calmPeek)
+	if p.peek < shortPeek {
+		share = calmShort
+	}
+	return min(max(p.peek*share, quickest), slowest)
 }
 
 // glimpsed notes what a glimpse took of a processor.
 func (p *pace) glimpsed(cost time.Duration) {
-	p.saved -= cost
 	if p.peek == 0 {
 		p.peek = cost
 	}
