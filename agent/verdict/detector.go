@@ -53,6 +53,12 @@ const (
 // of a lossy path, for ten minutes: a path that loses much raises the bar for
 // itself. A peer with few sockets must leave 16, or be quiet for as long as S001
 // asks.
+//
+// Whoever can poke peers does so with its [Detector.Suspects] and tells it what
+// came of that, [Detector.Hear]: a poke that was left unanswered settles within 3 s
+// what takes 5 to 15 s to see. Nothing else changes, so without pokes all of the
+// above holds. Times are compared as the looks have them: with the monotonic clock
+// that time.Now reads too, so that a wall clock that is set decides nothing.
 type Detector struct {
 	last  time.Time // of the look before
 	since time.Time // of the first look after the last gap
