@@ -176,7 +176,7 @@ func ask(ctx context.Context, subjects []*subject, start time.Time) error {
 	}
 	for range pokeRounds {
 		for _, s := range subjects {
-			s.probe()
+			s.probe(false)
 		}
 		for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
 			if err := sleep(ctx, min(pokeEvery, time.Until(deadline))); err != nil {
@@ -228,11 +228,12 @@ func (s *subject) begin() {
 	})
 }
 
-// probe sends one, unless there is data in flight, which asks by itself.
-func (s *subject) probe() {
+// probe sends one. Data in flight asks by itself: there it does so only when it
+// is wanted always.
+func (s *subject) probe(always bool) {
 	s.borrow(func(fd int) error {
 		info, err := tcpInfo(fd)
-		if err != nil || fact.State(info.State) != fact.Established || info.Unacked > 0 {
+		if err != nil || fact.State(info.State) != fact.Established || info.Unacked > 0 && !always {
 			return err
 		}
 		if err := windowProbe(fd); err != nil {

@@ -63,6 +63,20 @@ func (o *owned) join(sockets []fact.Socket) {
 	}
 }
 
+// of returns the owners of one socket.
+func (o *owned) of(inode uint32) (owners []fact.Owner) {
+	i, ok := o.first[inode]
+	if !ok || inode == 0 {
+		return nil
+	}
+	for ; i >= 0; i = o.next[i] {
+		if owner := o.list[i].Owner; len(owners) == 0 || owner != owners[len(owners)-1] {
+			owners = append(owners, owner)
+		}
+	}
+	return owners
+}
+
 // pids are the processes that own a socket.
 func (o *owned) pids() []int32 {
 	var pids []int32

@@ -5,7 +5,7 @@ import "time"
 const (
 	// quickest is how far apart looks are when they cost nothing, and when
 	// something is suspicious.
-	quickest = 250 * time.Millisecond
+	quickest = 125 * time.Millisecond
 
 	// slowest is how far apart they are at the most. Only where a look takes
 	// over 24 ms does a watch cost more than it should.
@@ -43,3 +43,14 @@ func (p *pace) next(cost time.Duration, suspicious bool) time.Duration {
 	p.saved = min(p.saved+pause/refill+pause/calm-cost, purse)
 	return pause
 }
+
+// spared takes back what was credited for a part of a pause that was not waited
+// for.
+func (p *pace) spared(rest time.Duration) {
+	if rest > 0 {
+		p.saved -= rest/refill + rest/calm
+	}
+}
+
+// affords reports whether a look before its time is paid for.
+func (p *pace) affords() bool { return p.saved > p.cost }

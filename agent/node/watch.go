@@ -23,59 +23,146 @@ const (
 
 	// mostFailures is how many looks in a row may fail before the watch does.
 	mostFailures = 10
+
+	// wakened is how far apart looks are that somebody asked for, at the least.
+	wakened = 100 * time.Millisecond
 )
+
+// PeerWatch says how to watch peers. The zero PeerWatch watches all namespaces
+// and pokes whom it suspects.
+type PeerWatch struct {
+	Of Namespaces
+
+	// Ask is for how long a peer may not have been heard before it is poked for
+	// that alone: who sends nothing cannot be seen to get no answer. 0 means that
+	// only suspects are poked.
+	Ask time.Duration
+
+	// Passive: nobody is poked, and nothing is sent.
+	Passive bool
+
+	// Brief: a verdict is told at once, without whose the connections are and
+	// what the kernel would do, which takes a full look to find out.
+	Brief bool
+
+	// Wake tells of something that is worth a look now, such as a
+	// retransmission. Looks for it keep a distance and the budget. Its sender
+	// must not wait for it to be received: a channel with room for one does. nil
+	// means that only the pace decides.
+	Wake <-chan struct{}
+}
 
 // WatchPeers looks at the TCP sockets again and again until ctx ends, and calls
 // tell with each verdict on a peer that falls or is lifted, and the look that
-// showed it; first of all once with the first look and no change. It needs no
-// rights for the sockets of its own namespace; the names of processes and the
-// bounds need those of [Node.Look]. It ends with the error of tell or of ctx,
-// or when there is nothing to see at all.
+// showed it, which is good until tell returns; first of all once with the first
+// look and no change. It needs no rights for the sockets of its own namespace;
+// the names of processes and the bounds need those of [Node.Look], pokes those of
+// [act.Poke], and what they need that is missing is in Blind of the first look.
+// It ends with the error of tell or of ctx, or when there is nothing to see at
+// all.
 //
 // A look is a dump of the TCP sockets and nothing else; all that a verdict is
 // told with is looked up when one falls. Looks come at least every 3 s, every
-// 250 ms where that takes less than 1 % of a processor or where something is
+// 125 ms where that takes less than 1 % of a processor or where something is
 // suspicious, see [pace].
-func (n *Node) WatchPeers(ctx context.Context, of Namespaces, tell func(*fact.Machine, []verdict.Change) error) error {
-	g := glances{of: of}
-	var (
-		detector verdict.Detector
-		speed    = newPace()
-		within   time.Duration
-		failures int
-		told     bool
-	)
+//
+// Peers that are suspected with fewer than 20 connections are poked beside the
+// looks, [act.Confirm], at most 32 at a time and 50 a second.
+func (n *Node) WatchPeers(ctx context.Context, w PeerWatch, tell func(*fact.Machine, []verdict.Change) error) error {
+	watch := &peerWatch{PeerWatch: w, node: n, glances: glances{of: w.Of}, speed: newPace(), asker: newAsker(w.Passive), tell: tell}
+	defer watch.asker.close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	for {
-		begun, used := time.Now(), processorTime()
-		m, err := g.look()
+		pause, err := watch.round(ctx)
 		if err != nil {
-			// Half of a peer's sockets could say that it is silent, so a look that
-			// failed is not judged, and the next one is late.
-			if failures++; !told || failures == mostFailures {
-				return err
-			}
-			if err := sleep(ctx, quickest); err != nil {
-				return err
-			}
-			continue
-		}
-		failures = 0
-		changes := detector.Look(m, within)
-		cost := min(time.Since(begun), processorTime()-used)
-		if !told || len(changes) > 0 {
-			told = true
-			n.complete(ctx, of, changes)
-			if err := tell(m, changes); err != nil {
-				return err
-			}
-		}
-		g.room = m.Sockets[:0]
-		pause := speed.next(cost, detector.Suspicious())
-		// What this round did after its look is planned too, and so is the next
-		// look itself, as long as the processor takes for it.
-		within = pause + time.Since(m.Time) + cost
-		if err := sleep(ctx, pause); err != nil {
 			return err
+		}
+		if err := watch.wait(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// peerWatch is a watch under way.
+type peerWatch struct {
+	PeerWatch
+	node     *Node
+	glances  glances
+	detector verdict.Detector
+	speed    pace
+	asker    *asker
+	tell     func(*fact.Machine, []verdict.Change) error
+	within   time.Duration
+	failures int
+	told     bool
+}
+
+// round looks once, and returns how long to wait for the next.
+func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) {
+	begun, used := time.Now(), processorTime()
+	m, err := w.glances.look()
+	if err != nil {
+		// Half of a peer's sockets could say that it is silent, so a look that
+		// failed is not judged, and the next one is late.
+		if w.failures++; !w.told || w.failures == mostFailures {
+			return 0, err
+		}
+		return quickest, nil
+	}
+	w.failures = 0
+	changes := w.detector.Look(m, w.within)
+	suspects := w.detector.Suspects()
+	if w.Ask > 0 {
+		suspects = append(suspects, verdict.Quiet(m, w.Ask)...)
+	}
+	w.asker.ask(ctx, m, suspects)
+	cost := min(time.Since(begun), processorTime()-used)
+	if !w.told || len(changes) > 0 {
+		if !w.told {
+			m.Blind = append(slices.Clone(m.Blind), w.asker.blind()...)
+		}
+		w.told = true
+		if !w.Brief {
+			w.node.complete(ctx, w.Of, changes)
+		}
+		if err := w.tell(m, changes); err != nil {
+			return 0, err
+		}
+	}
+	w.glances.room = m.Sockets[:0]
+	pause = w.speed.next(cost, w.detector.Suspicious())
+	// What this round did after its look is planned too, and so is the next
+	// look itself, as long as the processor takes for it.
+	w.within = pause + time.Since(m.Time) + cost
+	return pause, nil
+}
+
+// wait waits for the next look to be due: when the pause is over, at once when a
+// poke was left unanswered, and soon when something woke it.
+func (w *peerWatch) wait(ctx context.Context, pause time.Duration) error {
+	begun := time.Now()
+	due := begun.Add(pause)
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	wake := w.Wake
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+			w.speed.spared(time.Until(due))
+			return nil
+		case r := <-w.asker.answers:
+			a := w.asker.take(r)
+			if w.detector.Hear(a); a.Silent {
+				timer.Reset(0)
+			}
+		case <-wake:
+			wake = nil
+			if soon := begun.Add(wakened); soon.Before(due) && w.speed.affords() {
+				timer.Reset(max(time.Until(soon), 0))
+			}
 		}
 	}
 }

@@ -83,12 +83,13 @@ func (c *crowd) beat(t *testing.T, every time.Duration) {
 }
 
 // watch watches a host until the test ends, and returns its verdicts.
-func watch(t *testing.T, h *lab.Host) <-chan verdict.Change {
+func watch(t *testing.T, h *lab.Host, w PeerWatch) <-chan verdict.Change {
 	t.Helper()
 	one, err := ParseNamespaces(h.Path())
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.Of = one
 	ctx, cancel := context.WithCancel(context.Background())
 	said := make(chan verdict.Change, 64)
 	began := make(chan struct{})
@@ -96,7 +97,7 @@ func watch(t *testing.T, h *lab.Host) <-chan verdict.Change {
 	n := New()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		err := n.WatchPeers(ctx, one, func(_ *fact.Machine, changes []verdict.Change) error {
+		err := n.WatchPeers(ctx, w, func(_ *fact.Machine, changes []verdict.Change) error {
 			once.Do(func() { close(began) })
 			for _, c := range changes {
 				said <- c
@@ -135,11 +136,18 @@ func TestWatchPeersFindsTheDead(t *testing.T) {
 		conns     int
 		beat      time.Duration
 		keepalive net.KeepAliveConfig
+		watch     PeerWatch
 		within    time.Duration // generous: what is measured is logged
 	}{
-		{"200 that send", 200, 5 * time.Second, net.KeepAliveConfig{Enable: true}, 10 * time.Second},
-		{"200 idle", 200, 0, net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: 2 * time.Second}, 20 * time.Second},
-		{"3 that send", 3, time.Second, net.KeepAliveConfig{Enable: true}, 30 * time.Second},
+		{"200 that send", 200, 5 * time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 10 * time.Second},
+		{"200 idle", 200, 0, net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: 2 * time.Second}, PeerWatch{}, 20 * time.Second},
+		{"3 that send, not poked", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{Passive: true}, 30 * time.Second},
+		{"1 that sends", 1, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
+		{"3 that send", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
+		{"20 that send", 20, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
+		{"1 idle", 1, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 9 * time.Second},
+		{"3 idle", 3, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 9 * time.Second},
+		{"20 idle", 20, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 9 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +155,7 @@ func TestWatchPeersFindsTheDead(t *testing.T) {
 			if test.beat > 0 {
 				c.beat(t, test.beat)
 			}
-			said := watch(t, c.pod)
+			said := watch(t, c.pod, test.watch)
 			time.Sleep(2 * time.Second)
 			died := time.Now()
 			c.node.Unplug()
@@ -156,7 +164,7 @@ func TestWatchPeersFindsTheDead(t *testing.T) {
 			if fell.Verdict != verdict.Silent || fell.Addr.String() != "10.77.1.2" || fell.Count != test.conns || fell.Time.Before(died) {
 				t.Errorf("got %+v", fell)
 			}
-			if len(fell.Processes) != 1 || fell.Processes[0].PID != int32(os.Getpid()) || !fell.Idle.OK || !fell.Last.OK {
+			if len(fell.Processes) != 1 || fell.Processes[0].PID != int32(os.Getpid()) || test.keepalive.Enable && (!fell.Idle.OK || !fell.Last.OK) {
 				t.Errorf("whose they are and how long the kernel takes: %+v", fell)
 			}
 			c.node.Plug()
@@ -178,7 +186,7 @@ func TestWatchPeersSparesALossyPath(t *testing.T) {
 				drop(c.pod, hook, loss)
 			}
 			c.beat(t, time.Second)
-			said := watch(t, c.pod)
+			said := watch(t, c.pod, PeerWatch{})
 			select {
 			case change := <-said:
 				t.Errorf("a living peer got a verdict: %+v", change)
@@ -192,7 +200,7 @@ func TestWatchPeersSparesALossyPath(t *testing.T) {
 func TestWatchPeersSparesASlowReader(t *testing.T) {
 	t.Parallel()
 	c := connected(t, 20, net.KeepAliveConfig{Enable: true})
-	said := watch(t, c.pod)
+	said := watch(t, c.pod, PeerWatch{})
 	chunk := make([]byte, 1<<20)
 	for i, server := range c.server {
 		if err := c.client[i].(*net.TCPConn).SetReadBuffer(4096); err != nil {
@@ -228,7 +236,7 @@ func TestWatchPeersEnds(t *testing.T) {
 	defer n.Close()
 	stop := errors.New("enough")
 	var told atomic.Int32
-	err = n.WatchPeers(context.Background(), one, func(m *fact.Machine, changes []verdict.Change) error {
+	err = n.WatchPeers(context.Background(), PeerWatch{Of: one}, func(m *fact.Machine, changes []verdict.Change) error {
 		told.Add(1)
 		if len(changes) > 0 || len(m.Namespaces) != 1 || m.Time.IsZero() {
 			t.Errorf("the first look: %+v %+v", m, changes)
@@ -238,7 +246,7 @@ func TestWatchPeersEnds(t *testing.T) {
 	if !errors.Is(err, stop) || told.Load() != 1 {
 		t.Errorf("told %d times, ended with %v", told.Load(), err)
 	}
-	err = n.WatchPeers(context.Background(), Namespaces{inode: 1, text: "blue"}, nil)
+	err = n.WatchPeers(context.Background(), PeerWatch{Of: Namespaces{inode: 1, text: "blue"}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "blue is gone") {
 		t.Errorf("a namespace that is gone: %v", err)
 	}

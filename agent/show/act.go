@@ -14,6 +14,15 @@ import (
 // was seen first, then the list of what was done to whom, then the values in
 // more.
 func ActJSON(w io.Writer, m *fact.Machine, done bool, list []verdict.Values, more ...verdict.Value) error {
+	return actJSON(w, m, done, list, more, false)
+}
+
+// ActLine is [ActJSON] on one line, for a stream of them.
+func ActLine(w io.Writer, m *fact.Machine, done bool, list []verdict.Values, more ...verdict.Value) error {
+	return actJSON(w, m, done, list, more, true)
+}
+
+func actJSON(w io.Writer, m *fact.Machine, done bool, list []verdict.Values, more []verdict.Value, line bool) error {
 	if list == nil {
 		list = []verdict.Values{}
 	}
@@ -28,7 +37,7 @@ func ActJSON(w io.Writer, m *fact.Machine, done bool, list []verdict.Values, mor
 		{Key: "time", V: h.Time},
 		{Key: "blind", V: h.Blind},
 		{Key: name, V: list},
-	}, more...), false)
+	}, more...), line)
 }
 
 // Touched tells for JSON what an act does to the connections of each group.

@@ -60,6 +60,7 @@ type Detector struct {
 	waits map[uint64]wait // by cookie: sockets of suspects that probe
 
 	suspicious bool
+	suspects   []Suspect
 }
 
 // memory is what a Detector knows of a peer that left something unanswered.
@@ -70,6 +71,9 @@ type memory struct {
 	survivedAt time.Time
 	lossyAt    time.Time // when something was lost while the peer acknowledged something else
 	silent     bool
+
+	poked      int       // exchanges that pokes left unanswered since, each of which was sure by itself
+	pokedSince time.Time // when the first of those pokes began
 }
 
 // wait is the probes of a socket that are not answered.
@@ -99,14 +103,18 @@ func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
 	late := d.last.IsZero() || m.Time.Sub(d.last) > within+lateness
 	d.last = m.Time
 	if late {
-		d.since, d.waits, d.suspicious = m.Time, nil, true
+		d.since, d.waits, d.suspicious, d.suspects = m.Time, nil, true, nil
+		for _, mem := range d.peers {
+			mem.poked = 0
+		}
 		return nil
 	}
 	if d.peers == nil {
 		d.peers = make(map[peerKey]*memory)
 	}
-	v := newView(d.suspects(m))
+	v := newView(d.doubtful(m))
 	d.waiting(v)
+	d.suspects = nil
 	var changes []Change
 	seen := make(map[peerKey]bool, len(v.peers))
 	for i := range v.peers {
@@ -124,14 +132,14 @@ func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
 	return changes
 }
 
-// suspects are the sockets of all peers that left something unanswered, now or
+// doubtful are the sockets of all peers that left something unanswered, now or
 // when they last were looked at. There are few on a machine that is well, so
 // that a look costs little more than to go through the list once.
-func (d *Detector) suspects(m *fact.Machine) *fact.Machine {
+func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 	few := &fact.Machine{Host: m.Host, Time: m.Time, Namespaces: m.Namespaces}
 	keys := make(map[peerKey]bool)
 	for key, mem := range d.peers {
-		if mem.silent || mem.unanswered > 0 {
+		if mem.silent || mem.unanswered > 0 || mem.poked > 0 {
 			keys[key] = true
 		}
 	}
@@ -141,10 +149,8 @@ func (d *Detector) suspects(m *fact.Machine) *fact.Machine {
 		if s.Conn == nil || s.Protocol != fact.TCP || !usable(s.State) || s.Remote.Addr().IsLoopback() {
 			continue
 		}
-		if inTrouble(s) {
+		if inTrouble(s) || waits(s) {
 			keys[keyOf(s)], d.suspicious = true, true
-		} else if waits(s) {
-			d.suspicious = true
 		}
 	}
 	if len(keys) == 0 {
@@ -162,7 +168,11 @@ func (d *Detector) suspects(m *fact.Machine) *fact.Machine {
 // the first that can be seen of a silence.
 func waits(s *fact.Socket) bool {
 	const delayedAck = 100 * time.Millisecond // a peer may keep back an acknowledgement for 40 ms
-	return s.Conn.Unacked > 0 && min(s.Conn.LastSent, s.Conn.LastAck) > max(delayedAck, 2*s.Conn.RTT)
+	since := min(s.Conn.LastSent, s.Conn.LastAck)
+	if s.Conn.Retransmits > 0 {
+		since = s.Conn.LastAck // each retransmission is sent anew
+	}
+	return s.Conn.Unacked > 0 && since > max(delayedAck, 2*s.Conn.RTT)
 }
 
 // lost reports that a socket lost something for certain: it takes longer to see
@@ -218,11 +228,14 @@ func (d *Detector) judge(v *view, p *peer) (c Change, changed bool) {
 		}
 		mem.heard, mem.unanswered, mem.silent = heard, 0, false
 	}
+	if mem.poked > 0 && heard.Sub(mem.pokedSince) > newerBy/2 {
+		mem.poked = 0
+	}
 	if quiet < newerBy && slices.ContainsFunc(p.conns, func(c *conn) bool { return lost(c.Socket) }) {
 		mem.lossyAt = v.Time
 	}
 	t := terms{large: watchedLargePeer, small: watchedSmallPeer, most: max(v.Time.Sub(d.since), 1),
-		asked: watchedAsked, probes: exchangesUnknownPath, survived: mem.survived}
+		asked: watchedAsked, probes: exchangesUnknownPath, survived: mem.survived, poked: mem.poked}
 	if !mem.lossyAt.IsZero() {
 		t.least = exchangesLossyPath
 	}
@@ -232,6 +245,7 @@ func (d *Detector) judge(v *view, p *peer) (c Change, changed bool) {
 		c, changed = Change{Time: v.Time}, true
 		mem.silent = true
 	}
+	d.suspect(p, mem, quiet)
 	if changed {
 		c.Peer = v.describe(p, &h)
 		if !mem.silent {
@@ -250,7 +264,7 @@ func (d *Detector) forget(now time.Time, seen map[peerKey]bool) (changes []Chang
 				changes = append(changes, Change{Time: now, Silent: now.Sub(mem.heard),
 					Peer: Peer{Netns: key.netns, Interface: key.iface, Addr: key.addr, Verdict: Unsure}})
 			}
-			mem.silent, mem.unanswered = false, 0
+			mem.silent, mem.unanswered, mem.poked = false, 0, 0
 		}
 		if mem.survived > 0 && now.Sub(mem.survivedAt) > remembered {
 			mem.survived = 0
@@ -258,7 +272,7 @@ func (d *Detector) forget(now time.Time, seen map[peerKey]bool) (changes []Chang
 		if now.Sub(mem.lossyAt) > remembered {
 			mem.lossyAt = time.Time{}
 		}
-		if !mem.silent && mem.unanswered == 0 && mem.survived == 0 && mem.lossyAt.IsZero() {
+		if !mem.silent && mem.unanswered == 0 && mem.poked == 0 && mem.survived == 0 && mem.lossyAt.IsZero() {
 			delete(d.peers, key)
 		}
 	}

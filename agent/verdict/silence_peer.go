@@ -32,6 +32,11 @@ const (
 	// each way, but 11 % at 40 %.
 	exchangesUnsure = 5
 
+	// A poke was answered by nobody (act.Confirm, which says what it takes): what
+	// it left unanswered is enough, or more than that.
+	exchangesPoked = 10
+	pokedQuiet     = 1500 * time.Millisecond
+
 	// A path is clean when at most 5 % of at least 100 segments had to be sent
 	// again: at 20 % loss each way about 36 of them would have been.
 	pathSegments = 100
@@ -101,6 +106,7 @@ type terms struct {
 	least        int           // exchanges needed at the least, by what is known of the path
 	survived     int           // exchanges in a row that this peer left unanswered before and lived
 	confirm      bool          // an earlier look must have seen the trouble
+	poked        int           // exchanges that a poke left unanswered which was sure by itself
 }
 
 // twoLooks are the terms of S001: a look, and one before it at the most.
@@ -178,7 +184,7 @@ func (v *view) listen(p *peer, t terms) hush {
 		counted = min(counted, t.most)
 	}
 	h.troubled = filter(p.conns, func(c *conn) bool { return usable(c.State) && inTrouble(c.Socket) })
-	if len(h.troubled) == 0 || counted < max(t.large, quietTimeouts*usualRTO(p.conns)) || t.confirm && !v.stillSo(&h) {
+	if len(h.troubled) == 0 && t.poked == 0 || counted < max(t.large, quietTimeouts*usualRTO(p.conns)) || t.confirm && !v.stillSo(&h) {
 		return hush{}
 	}
 	var asked time.Duration
@@ -204,7 +210,26 @@ func (v *view) listen(p *peer, t terms) hush {
 	case h.unanswered >= exchangesUnsure:
 		h.sure = Unsure
 	}
+	if t.poked > 0 && h.sure != Silent {
+		h.settleByPoke(t, counted)
+	}
 	return h
+}
+
+// settleByPoke judges a peer that was poked: a poke that left nothing answered
+// asked often enough and for long enough, so that only what the path and the
+// peer have shown before asks for more.
+func (h *hush) settleByPoke(t terms, counted time.Duration) {
+	h.unanswered += t.poked
+	h.need = max(t.least, exchangesPoked) + 2*t.survived
+	if exchangesNeeded(h.conns) == exchangesLossyPath {
+		h.need = exchangesLossyPath + 2*t.survived
+	}
+	if h.unanswered >= h.need && counted >= pokedQuiet {
+		h.sure = Silent
+	} else if h.unanswered >= exchangesUnsure {
+		h.sure = Unsure
+	}
 }
 
 func (h *hush) allAccepted() bool {

@@ -23,6 +23,7 @@ import (
 type selectorFlags struct {
 	peer, process, state, netns string
 	pid                         int32
+	named                       bool // what else is given names enough
 }
 
 func (f *selectorFlags) add(cmd *cobra.Command) {
@@ -41,7 +42,7 @@ type choice struct {
 
 // parse checks the flags; every error says how to say it right.
 func (f *selectorFlags) parse() (c choice, err error) {
-	if f.peer == "" && f.process == "" && f.pid == 0 && f.state == "" && (f.netns == "" || f.netns == "all") {
+	if !f.named && f.peer == "" && f.process == "" && f.pid == 0 && f.state == "" && (f.netns == "" || f.netns == "all") {
 		return c, errors.New("it touches nothing that is not named: take one or several of --peer, --process, --pid, --state, --netns")
 	}
 	c.want.Sockets = sockdiag.Want{TCP: true}
@@ -89,6 +90,9 @@ type cutFlags struct {
 	rate        string
 	whileSilent bool
 	yes         bool
+
+	silent, watch, evenAll bool
+	look, ask              time.Duration
 }
 
 func newCut() *cobra.Command {
@@ -99,10 +103,18 @@ func newCut() *cobra.Command {
 		Long: "Destroys TCP connections of any process, at a rate, so that programs that wait on a dead path learn\n" +
 			"it now: here they get ECONNABORTED at once, and the other end a reset if it can be reached. Without\n" +
 			"--yes it only says what it would do. It cannot be undone. Listeners are left alone unless --state\n" +
-			"LISTEN asks for them. It needs CAP_NET_ADMIN.",
+			"LISTEN asks for them. It needs CAP_NET_ADMIN.\n\n" +
+			"--silent cuts what is connected to a peer that falls silent: it watches as silence --watch does, until\n" +
+			"the first verdict falls or --for is over, and with --watch until it is interrupted. It stops at the first\n" +
+			"sign of life of the peer, and the rest live. A peer is not cut when others have connections in the same\n" +
+			"network namespace too and none of them answers either: then it is most likely this machine's own link,\n" +
+			"new connections would fail as well, and all would come back at once. --even-all cuts all the same.\n" +
+			"Connections that are idle show no death before their keepalive does; --ask 1s finds it within 3 s, see\n" +
+			"silence -h.",
 		Example: "  lifeline cut --peer 10.77.1.2                        whom it would touch\n" +
 			"  lifeline cut --peer 10.77.1.2 --yes                  500 a second\n" +
 			"  lifeline cut --peer 10.77.1.2 --while-silent --yes   and stop at the first sign of life\n" +
+			"  lifeline cut --silent --watch --ask 1s --yes         each peer that dies, as soon as it does\n" +
 			"  lifeline cut --process ws-server --state CLOSE_WAIT --rate 50/s --yes",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCut(cmd, &f) },
@@ -112,6 +124,11 @@ func newCut() *cobra.Command {
 	flags.StringVar(&f.state, "state", "", "only these `states`, such as ESTABLISHED,CLOSE_WAIT")
 	flags.StringVar(&f.rate, "rate", act.DefaultRate.String(), "connections per second, or max, so that they come back spread")
 	flags.BoolVar(&f.whileSilent, "while-silent", false, "stop as soon as a peer acknowledges or sends anything")
+	flags.BoolVar(&f.silent, "silent", false, "connections to peers that fall silent while it watches")
+	flags.BoolVar(&f.watch, "watch", false, "with --silent: until interrupted, each peer as it falls silent")
+	flags.DurationVar(&f.look, "for", 5*time.Second, "with --silent: how long to wait for a verdict")
+	flags.DurationVar(&f.ask, "ask", 0, "with --silent: ask peers that were not heard for so long (0: only suspects)")
+	flags.BoolVar(&f.evenAll, "even-all", false, "with --silent: also when no other peer answers")
 	flags.BoolVar(&f.yes, "yes", false, "do it")
 	return cmd
 }
@@ -121,9 +138,16 @@ func runCut(cmd *cobra.Command, f *cutFlags) error {
 	if err != nil {
 		return usageError{fmt.Errorf("--rate %w", err)}
 	}
+	f.named = f.silent
 	c, err := f.parse()
+	if err == nil {
+		err = f.parseSilent(cmd)
+	}
 	if err != nil {
 		return usageError{err}
+	}
+	if f.silent {
+		return runCutSilent(cmd, f, rate, c)
 	}
 	since := time.Now()
 	m, chosen, err := c.look(cmd.Context())
@@ -133,10 +157,7 @@ func runCut(cmd *cobra.Command, f *cutFlags) error {
 	if !f.yes {
 		return printPlannedCut(cmd, m, chosen, rate)
 	}
-	o := act.CutOptions{Rate: rate, After: func(r act.CutReport) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s cut %s, %s gone, %s failed, %s left\n", time.Now().Format(time.TimeOnly), verdict.Number(len(r.Cut)),
-			verdict.Number(len(r.Gone)), verdict.Number(len(r.Failed)), verdict.Number(len(r.Left)))
-	}}
+	o := act.CutOptions{Rate: rate, After: func(r act.CutReport) { logBatch(cmd, r) }}
 	if f.whileSilent {
 		o.Before = act.StillSilent(m, since)
 	}
@@ -155,6 +176,12 @@ func runCut(cmd *cobra.Command, f *cutFlags) error {
 			verdict.Number(len(chosen)), report.Failed[0].Err)}
 	}
 	return nil
+}
+
+// logBatch says on the way how far a cut is.
+func logBatch(cmd *cobra.Command, r act.CutReport) {
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s cut %s, %s gone, %s failed, %s left\n", time.Now().Format(time.TimeOnly), verdict.Number(len(r.Cut)),
+		verdict.Number(len(r.Gone)), verdict.Number(len(r.Failed)), verdict.Number(len(r.Left)))
 }
 
 // printPlannedCut writes what a cut would do.
