@@ -37,7 +37,7 @@ func Lab(w io.Writer, runs []LabRun) {
 	fmt.Fprintf(t, "TRAFFIC\tWITH\tAT\tCONNECTIONS\tVERDICT\tFIRST LEARNED\tLAST LEARNED\tKERNEL'S BOUND\tTOLD\n")
 	for i := range runs {
 		r := &runs[i]
-		last := spanOr(r.Last, fmt.Sprintf("%s of %s never did", verdict.Number(r.Count-r.Learned), verdict.Number(r.Count)))
+		last := elapsed(r.Last, fmt.Sprintf("%s of %s never did", verdict.Number(r.Count-r.Learned), verdict.Number(r.Count)))
 		if r.Computed {
 			last = "not waited for"
 		}
@@ -45,10 +45,21 @@ func Lab(w io.Writer, runs []LabRun) {
 		if r.Retries2 != 0 {
 			limit += fmt.Sprintf(", tcp_retries2=%d", r.Retries2)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Traffic, r.With, r.At, verdict.Number(r.Count), spanOr(r.Verdict, "-"),
-			spanOr(r.First, "-"), last, limit, cmp.Or(strings.Join(r.By, ", "), "-"))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Traffic, r.With, r.At, verdict.Number(r.Count), elapsed(r.Verdict, "-"),
+			elapsed(r.First, "-"), last, limit, cmp.Or(strings.Join(r.By, ", "), "-"))
 	}
 	_ = t.Flush()
+}
+
+// elapsed tells seconds, so that those of a column compare at a glance.
+func elapsed(d fact.Known[time.Duration], otherwise string) string {
+	switch {
+	case !d.OK:
+		return otherwise
+	case d.Value < 10*time.Second:
+		return fmt.Sprintf("%.2f s", d.Value.Seconds())
+	}
+	return fmt.Sprintf("%.0f s", d.Value.Seconds())
 }
 
 // LabJSON writes the runs as one document. Of m only the host, the time and

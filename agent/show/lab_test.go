@@ -34,8 +34,8 @@ func TestLab(t *testing.T) {
 idle     Go alone      server   20           -        136 s          149 s                   150 s                 connection timed out
 sending  Go alone      server   20           -        26 s           55 s                    26 s, tcp_retries2=6  connection timed out
 sending  Go alone      server   4,224        -        -              not waited for          15 min 29 s           -
-sending  lifeline cut  server   4,224        800 ms   810 ms         1 s                     15 min 29 s           end of file, software caused connection abort
-idle     lifeline cut  clients  4,224        -        1 s            224 of 4,224 never did  150 s                 software caused connection abort
+sending  lifeline cut  server   4,224        0.80 s   0.81 s         1.01 s                  15 min 29 s           end of file, software caused connection abort
+idle     lifeline cut  clients  4,224        -        1.00 s         224 of 4,224 never did  150 s                 software caused connection abort
 `
 	var out bytes.Buffer
 	Lab(&out, labRuns)

@@ -180,16 +180,19 @@ func (p *play) take(m message) error {
 		}
 		return p.event(c, e)
 	default:
-		c.ready = true
 		p.heard(m)
 	}
 	return nil
 }
 
-// heard takes in a line of Lifeline's own. The first one after the death is that
-// of its verdict.
+// heard takes in a line of Lifeline's own. On standard error it says that it
+// watches, and has a line for each batch, too many to repeat. The first line on
+// standard output is its verdict.
 func (p *play) heard(m message) {
-	if p.death == 0 {
+	if strings.HasSuffix(m.line, ": watching") {
+		m.from.ready = true
+	}
+	if p.death == 0 || m.stderr {
 		return
 	}
 	if g := m.from.guards; g != nil && !g.Verdict.OK {

@@ -143,8 +143,7 @@ func (p *play) connect(ctx context.Context) error {
 	return p.within(ctx, p.Spread+openTime, "all connections to open", allOpen)
 }
 
-// guard starts Lifeline at both ends and waits until it watches, which its
-// first line says.
+// guard starts Lifeline at both ends and waits until both say that they watch.
 func (p *play) guard(ctx context.Context) error {
 	watches := []string{"cut", "--silent", "--watch", "--yes", "--rate", "max", "--netns", "self"}
 	pod, err := p.start("lifeline cut at the server", p.story.Pod, watches...)
