@@ -191,6 +191,12 @@ func (f *labFlags) announce(w io.Writer) {
 	fmt.Fprintf(w, "%s WebSockets from %d processes on host lb, through host node (%s: DNAT, masquerade, conntrack), to a server on host pod.\n",
 		verdict.Number(f.connections), f.processes, f.nat)
 	runs := f.runs()
+	if slices.Contains(runs, idle) || slices.Contains(runs, sending) {
+		fmt.Fprintf(w, "At lb and pod: lifeline %s\n", strings.Join(replay.CutCommand, " "))
+	}
+	if slices.Contains(runs, evacuated) {
+		fmt.Fprintf(w, "At node, before it dies: lifeline %s\n", strings.Join(replay.EvacCommand, " "))
+	}
 	takes := time.Duration(len(runs)) * (f.spread + 10*time.Second)
 	if !f.quick && slices.ContainsFunc(runs, func(name string) bool { return name != evacuated }) {
 		takes = max(takes, f.spread+150*time.Second)

@@ -73,6 +73,12 @@ type End struct {
 	Errors        map[string]int
 }
 
+// CutCommand and EvacCommand are the arguments of Lifeline as a guard.
+var (
+	CutCommand  = []string{"cut", "--silent", "--watch", "--ask", "1s", "--yes", "--rate", "max", "--netns", "self"}
+	EvacCommand = []string{"evac", "--yes"}
+)
+
 // The arguments by which Lifeline becomes the ends; the commands are hidden.
 var (
 	serverCommand  = []string{"lab", "websocket-server"}
@@ -145,13 +151,12 @@ func (p *play) connect(ctx context.Context) error {
 
 // guard starts Lifeline at both ends and waits until both say that they watch.
 func (p *play) guard(ctx context.Context) error {
-	watches := []string{"cut", "--silent", "--watch", "--yes", "--rate", "max", "--netns", "self"}
-	pod, err := p.start("lifeline cut at the server", p.story.Pod, watches...)
+	pod, err := p.start("lifeline cut at the server", p.story.Pod, CutCommand...)
 	if err != nil {
 		return err
 	}
 	pod.guards = &p.outcome.Server
-	lb, err := p.start("lifeline cut at the clients", p.story.LB, watches...)
+	lb, err := p.start("lifeline cut at the clients", p.story.LB, CutCommand...)
 	if err != nil {
 		return err
 	}
@@ -163,8 +168,8 @@ func (p *play) guard(ctx context.Context) error {
 // ends know.
 func (p *play) die(ctx context.Context) error {
 	if p.Guard == Evac {
-		p.begin("the node is told to go: lifeline evac --yes")
-		e, err := p.start("node", p.story.Node, "evac", "--yes")
+		p.begin("the node is told to go, and runs lifeline evac")
+		e, err := p.start("lifeline evac on the node", p.story.Node, EvacCommand...)
 		if err != nil {
 			return err
 		}
