@@ -4,8 +4,10 @@ package replay
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -33,6 +35,8 @@ const (
 
 // reminderEvery is how often a wait says that it goes on.
 const reminderEvery = 30 * time.Second
+
+var errEarly = errors.New("too early")
 
 // play is a replay while it runs. All of it belongs to one goroutine; those that
 // read what processes print pass it on through said.
@@ -166,10 +170,7 @@ func (p *play) take(m message) error {
 	c := m.from
 	switch {
 	case m.gone:
-		c.exited = true
-		if m.err != nil || c.guards != nil {
-			return fmt.Errorf("%s ended (%v): %s", c.name, m.err, c.last)
-		}
+		return p.ended(c, m.err)
 	case m.stderr:
 		c.last = m.line
 		p.heard(m)
@@ -181,6 +182,20 @@ func (p *play) take(m message) error {
 		return p.event(c, e)
 	default:
 		p.heard(m)
+	}
+	return nil
+}
+
+// ended takes in the end of a process. That of who holds connections is well
+// once all have ended, that of a guard never. What an evac did not reach shows
+// in the outcome.
+func (p *play) ended(c *child, err error) error {
+	c.exited = true
+	switch {
+	case c.guards != nil || c.end != nil && err != nil:
+		return fmt.Errorf("%s ended (%v): %s", c.name, cmp.Or(err, errEarly), c.last)
+	case err != nil:
+		p.tell(fmt.Sprintf("%s ended (%v): %s", c.name, err, c.last))
 	}
 	return nil
 }

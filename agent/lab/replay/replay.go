@@ -122,7 +122,7 @@ func (p *play) connect(ctx context.Context) error {
 			h.Sysctl("net.ipv4.tcp_retries2", strconv.Itoa(p.Retries2))
 		}
 	}
-	server, err := p.start("server", p.story.Pod, append(serverCommand, "--listen", lab.StoryPod, "--heartbeat", p.Heartbeat.String())...)
+	server, err := p.start("server", p.story.Pod, slices.Concat(serverCommand, []string{"--listen", lab.StoryPod, "--heartbeat", p.Heartbeat.String()})...)
 	if err != nil {
 		return err
 	}
@@ -137,8 +137,8 @@ func (p *play) connect(ctx context.Context) error {
 	}
 	for i := range p.Processes {
 		share := p.Connections*(i+1)/p.Processes - p.Connections*i/p.Processes
-		c, err := p.start("clients", p.story.LB, append(clientsCommand, "--url", "ws://"+lab.StoryNodePort, "--connections", strconv.Itoa(share),
-			"--spread", p.Spread.String())...)
+		c, err := p.start("clients", p.story.LB, slices.Concat(clientsCommand, []string{"--url", "ws://" + lab.StoryNodePort, "--connections", strconv.Itoa(share),
+			"--spread", p.Spread.String()})...)
 		if err != nil {
 			return err
 		}
