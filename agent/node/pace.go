@@ -16,6 +16,16 @@ const (
 	calm   = 125
 	refill = 500
 
+	// Where looks can come no quicker than seldom, they take 0.2 % and glimpses
+	// between them 0.6 %. Glimpses that are short, as with a few thousand sockets,
+	// take 1.2 %: the kernel walks through the table of the whole machine for each,
+	// and the first sign of a silence is to be seen soon.
+	seldom    = 300 * time.Millisecond
+	calmLook  = 500
+	calmPeek  = 167
+	shortPeek = 8 * time.Millisecond
+	calmShort = 80
+
 	// purse is the processor time that a watch may have saved up for moments in
 	// which something is suspicious: a quarter of an hour of refill at most.
 	purse = 500 * time.Millisecond
@@ -26,6 +36,7 @@ const (
 type pace struct {
 	saved time.Duration
 	cost  time.Duration // of a look, smoothed
+	peek  time.Duration // of a glimpse, smoothed
 }
 
 func newPace() pace { return pace{saved: purse} }
@@ -37,6 +48,9 @@ func (p *pace) next(cost time.Duration, suspicious bool) time.Duration {
 	}
 	p.cost += (cost - p.cost) / 4
 	pause := min(max(p.cost*calm, quickest), slowest)
+	if pause > seldom {
+		pause = min(p.cost*calmLook, slowest)
+	}
 	if suspicious && p.saved > p.cost {
 		pause = quickest
 	}
@@ -54,3 +68,24 @@ func (p *pace) spared(rest time.Duration) {
 
 // affords reports whether a look before its time is paid for.
 func (p *pace) affords() bool { return p.saved > p.cost }
+
+// glimpse returns how long to wait for the next glimpse in a pause of which so
+// much is left. Where that is as good as a look, there is none before it.
+func (p *pace) glimpse(left time.Duration) time.Duration {
+	if left <= seldom {
+		return left + slowest
+	}
+	share := time.Duration(calmPeek)
+	if p.peek < shortPeek {
+		share = calmShort
+	}
+	return min(max(p.peek*share, quickest), slowest)
+}
+
+// glimpsed notes what a glimpse took of a processor.
+func (p *pace) glimpsed(cost time.Duration) {
+	if p.peek == 0 {
+		p.peek = cost
+	}
+	p.peek += (cost - p.peek) / 4
+}

@@ -7,7 +7,7 @@ import (
 
 func TestPace(t *testing.T) {
 	for cost, calmly := range map[time.Duration]time.Duration{
-		0: quickest, time.Millisecond: quickest, 8 * time.Millisecond: time.Second, 100 * time.Millisecond: slowest,
+		0: quickest, time.Millisecond: quickest, 2 * time.Millisecond: 250 * time.Millisecond, 4 * time.Millisecond: 2 * time.Second, 100 * time.Millisecond: slowest,
 	} {
 		p := newPace()
 		if got := p.next(cost, false); got != calmly {
@@ -41,5 +41,29 @@ func TestPaceKeepsItsBudget(t *testing.T) {
 	}
 	if quick < 40 {
 		t.Errorf("after calm minutes only %d quick looks", quick)
+	}
+}
+
+// Where looks come seldom there are glimpses between them, at a price.
+func TestPaceOfGlimpses(t *testing.T) {
+	p := newPace()
+	if pause := p.next(time.Millisecond, false); p.glimpse(pause) < pause {
+		t.Error("a glimpse before a look that comes soon")
+	}
+	for peek, most := range map[time.Duration]float64{2 * time.Millisecond: 0.016, 10 * time.Millisecond: 0.0095} {
+		p = newPace()
+		const look = 12 * time.Millisecond
+		var took, used time.Duration
+		for took < time.Hour {
+			left := p.next(look, false)
+			took, used = took+left, used+look
+			for apart := p.glimpse(left); apart < left; apart = p.glimpse(left) {
+				p.glimpsed(peek)
+				left, used = left-apart, used+peek
+			}
+		}
+		if share := float64(used) / float64(took); share > most || p.glimpse(slowest) > 2*time.Second {
+			t.Errorf("glimpses of %v: %.2f %% of a processor, one each %v", peek, share*100, p.glimpse(slowest))
+		}
 	}
 }

@@ -177,7 +177,8 @@ func TestWatchPeersFindsTheDead(t *testing.T) {
 
 // Under loss each way nobody is silent.
 func TestWatchPeersSparesALossyPath(t *testing.T) {
-	for loss, conns := range map[int]int{5: 20, 20: 3, 40: 100} {
+	for _, test := range []struct{ loss, conns int }{{5, 20}, {20, 3}, {40, 100}, {40, 3}, {40, 1}} {
+		loss, conns := test.loss, test.conns
 		t.Run(fmt.Sprintf("%d connections at %d %%", conns, loss), func(t *testing.T) {
 			t.Parallel()
 			need.Program(t, "nft")

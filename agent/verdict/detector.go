@@ -53,6 +53,12 @@ const (
 // of a lossy path, for ten minutes: a path that loses much raises the bar for
 // itself. A peer with few sockets must leave 16, or be quiet for as long as S001
 // asks.
+//
+// Whoever can poke peers does so with its [Detector.Suspects] and tells it what
+// came of that, [Detector.Hear]: a poke that was left unanswered settles within 3 s
+// what takes 5 to 15 s to see. Nothing else changes, so without pokes all of the
+// above holds. Times are compared as the looks have them: with the monotonic clock
+// that time.Now reads too, so that a wall clock that is set decides nothing.
 type Detector struct {
 	last  time.Time // of the look before
 	since time.Time // of the first look after the last gap
@@ -146,10 +152,7 @@ func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 	d.suspicious = len(keys) > 0
 	for i := range m.Sockets {
 		s := &m.Sockets[i]
-		if s.Conn == nil || s.Protocol != fact.TCP || !usable(s.State) || s.Remote.Addr().IsLoopback() {
-			continue
-		}
-		if inTrouble(s) || waits(s) {
+		if Doubtful(s) {
 			keys[keyOf(s)], d.suspicious = true, true
 		}
 	}
@@ -162,6 +165,12 @@ func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 		}
 	}
 	return few
+}
+
+// Doubtful reports whether a socket may be the first sign of a silence: worth a
+// look at all the others.
+func Doubtful(s *fact.Socket) bool {
+	return s.Conn != nil && s.Protocol == fact.TCP && usable(s.State) && !s.Remote.Addr().IsLoopback() && (inTrouble(s) || waits(s))
 }
 
 // waits reports that the answer to what a socket sent takes longer than usual:
