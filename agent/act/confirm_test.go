@@ -132,18 +132,21 @@ func TestConfirmEnds(t *testing.T) {
 func TestConfirmKnowsItsLateness(t *testing.T) {
 	s := &subject{Poked: Poked{Socket: &fact.Socket{}, Err: os.ErrClosed}}
 	c := confirmation{subjects: []*subject{s}, need: confirmPinged}
-	if err := c.ask(&slow{Context: t.Context()}); !errors.Is(err, ErrLate) || c.Verdict != Unsure {
+	if err := c.ask(&slow{t.Context().Done()}); !errors.Is(err, ErrLate) || c.Verdict != Unsure {
 		t.Errorf("%+v, %v", c.Confirmation, err)
 	}
 }
 
-// slow is a context of a machine that stands still.
-type slow struct{ context.Context }
+// slow is the context of a machine that stands still.
+type slow struct{ end <-chan struct{} }
 
 func (s *slow) Done() <-chan struct{} {
 	time.Sleep(2 * confirmLate)
-	return s.Context.Done()
+	return s.end
 }
+func (s *slow) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (s *slow) Err() error                  { return nil }
+func (s *slow) Value(any) any               { return nil }
 
 func FuzzPing(f *testing.F) {
 	f.Add([]byte{0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1, 0, 0, 0, 0, 1, 2, 0, 1}, false)
