@@ -39,6 +39,7 @@ var dependencies = map[string]map[string]string{
 	"agent/go.mod": {
 		module:                            "the library",
 		"github.com/cilium/ebpf":          "loads BPF objects without cgo or a compiler on the machine",
+		"github.com/coder/websocket":      "the lab's server and clients, as users write them; it has no dependencies itself",
 		"github.com/mdlayher/netlink":     "netlink messages and attributes",
 		"github.com/rogpeppe/go-internal": "testscript: the command is tested as it is typed",
 		"github.com/spf13/cobra":          "subcommands, flags, help",

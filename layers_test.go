@@ -69,9 +69,11 @@ var layers = []layer{
 
 	{"agent/act/evac", library, []string{"agent/fact", "agent/source/conntrack", "agent/source/route", netlink, xsys}, "resets the flows that a node forwards, before it goes"},
 	{"agent/act/tune", library, []string{"agent/act", "agent/fact", "agent/census", "agent/source/*", "bound", ebpf, xsys}, "shortens keepalive of running programs, and gives it back"},
-	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/act/*", "agent/source/*", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
+	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/act/*", "agent/source/*", "agent/lab/*", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
 	{"agent/lab", support, []string{".", "bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
+	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},
+	{"agent/lab/replay", library, []string{"agent/lab", "agent/lab/websocket", "agent/census", "agent/fact", "agent/node", "agent/source/sockdiag", "agent/verdict", "bound"}, "plays the story in a lab and takes the time"},
 	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
 }
 

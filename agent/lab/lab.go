@@ -2,7 +2,8 @@
 
 // Package lab builds hosts out of network namespaces, wires them together,
 // kills them without a word, and takes them apart, even those of a run that
-// crashed. It needs root and the program ip.
+// crashed. It needs root and the programs ip and nsenter. Tests begin with New,
+// programs with Run.
 //
 // Everything happens in namespaces of its own; the machine's own interfaces,
 // routes and rules are never touched. Names in /run/netns are
@@ -16,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"testing"
 
 	"github.com/lifeline-go/lifeline/internal/need"
 	"golang.org/x/sys/unix"
@@ -27,15 +27,16 @@ const (
 	prefix     = "lifeline-"
 )
 
-// T is who hears that something could not be built. Fatalf must not return.
-// A testing.TB is one.
+// T is who hears that something could not be built: a testing.TB, or a program
+// that called Run. Fatalf and Skipf must not return.
 type T interface {
-	Helper()
-	Fatalf(format string, args ...any)
+	need.T
 	Cleanup(func())
 }
 
-// Lab is some hosts and the wires between them.
+// Lab is some hosts and the wires between them. Its methods and those of its
+// hosts that return no error end the test, or the function that Run was given,
+// when they fail; they must be called on its goroutine.
 type Lab struct {
 	t     T
 	name  string // prefix of the names of its namespaces
@@ -46,14 +47,23 @@ type Lab struct {
 // labs counts the labs of this process, so that tests may run in parallel.
 var labs atomic.Int64
 
+// programs is what every lab is built with.
+var programs = []string{"ip", "nsenter"}
+
 // New returns an empty lab that is taken apart when the test ends. It skips
 // the test where namespaces cannot be made. What labs of dead processes left
 // behind is removed first.
-func New(t testing.TB) *Lab {
+func New(t T) *Lab {
 	t.Helper()
 	need.Root(t)
-	need.Program(t, "ip")
-	need.Program(t, "nsenter")
+	for _, name := range programs {
+		need.Program(t, name)
+	}
+	return empty(t)
+}
+
+func empty(t T) *Lab {
+	t.Helper()
 	if err := removeLeftovers(); err != nil {
 		t.Fatalf("lab: leftovers of an earlier run: %v", err)
 	}

@@ -4,7 +4,6 @@ package lab
 
 import (
 	"strings"
-	"testing"
 
 	"github.com/lifeline-go/lifeline/internal/need"
 )
@@ -61,11 +60,27 @@ table ip6 nat {
 }`
 
 // NewStory builds a Story in a lab of its own, which is taken apart when the
-// test ends.
-func NewStory(t testing.TB, with NAT) *Story {
+// test ends. It skips the test where the NAT cannot be made.
+func NewStory(t T, with NAT) *Story {
 	t.Helper()
-	need.Program(t, string(with))
-	l := New(t)
+	for _, name := range with.Programs() {
+		need.Program(t, name)
+	}
+	return New(t).Story(with)
+}
+
+// Programs returns what a node needs for its NAT, beside what every lab needs.
+func (n NAT) Programs() []string {
+	if n == IPTables {
+		return []string{"iptables", "ip6tables"}
+	}
+	return []string{string(n)}
+}
+
+// Story builds a Story in this lab. The caller must have asked for the programs
+// of its NAT.
+func (l *Lab) Story(with NAT) *Story {
+	l.t.Helper()
 	s := &Story{l.Host("lb"), l.Host("node"), l.Host("pod")}
 	l.Wire(s.LB, "10.77.1.2/24", s.Node, "10.77.1.1/24")
 	l.Wire(s.Pod, "10.77.2.2/24", s.Node, "10.77.2.1/24")

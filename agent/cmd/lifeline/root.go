@@ -36,6 +36,12 @@ type blindError struct{ error }
 // errFindings asks for exit code 1; what there is to say has been said.
 var errFindings = errors.New("findings")
 
+// exitCode is the exit code of a command that this one ran, and that has said
+// all there is to say.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
 // run is the whole command: main without the process.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
@@ -44,6 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var blind blindError
+	var code exitCode
 	switch {
 	case ctx.Err() != nil:
 		return exitInterrupted
@@ -51,6 +58,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitWell
 	case errors.Is(err, errFindings):
 		return exitFindings
+	case errors.As(err, &code):
+		return int(code)
 	case errors.Is(err, unix.EPIPE): // whoever reads has seen enough
 		return exitWell
 	}
@@ -90,7 +99,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac())
+	root.AddCommand(newCheck(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newLab())
 	return root
 }
 
