@@ -72,11 +72,18 @@ var layers = []layer{
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
 	{"agent/lab", support, []string{".", "bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
+
+	{"examples/http", library, nil, "the library with net/http, client and server"},
+	{"examples/postgres", library, []string{"github.com/jackc/pgx"}, "the library with PostgreSQL, by pgx and database/sql"},
+	{"examples/redis", library, []string{"github.com/redis/go-redis"}, "the library with Redis"},
+	{"examples/websocket", library, []string{".", "github.com/coder/websocket"}, "the library with WebSocket: heartbeat and reconnects"},
+	{"examples/grpc", library, []string{"google.golang.org/grpc"}, "the library with gRPC"},
+	{"examples/internal/stage", support, []string{".", "agent/lab", "internal/need"}, "servers on a machine that dies, for the tests of the recipes"},
 }
 
 // testImports is what tests of any package may import beside what it may
 // itself.
-var testImports = []string{"internal/leakcheck", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal"}
+var testImports = []string{"internal/leakcheck", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
 
 // pureImports is all of the standard library that does no I/O by itself and
 // that pure packages have had a reason to use.
