@@ -36,7 +36,7 @@ func beating(t *testing.T, test func(t *testing.T, h *Heartbeat)) {
 	})
 }
 
-// silence is what a program that hangs answers.
+// hangs is the ping of a program that hangs.
 func hangs(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
@@ -78,14 +78,19 @@ func TestHeartbeatNotices(t *testing.T) {
 
 func TestHeartbeatAnswered(t *testing.T) {
 	beating(t, func(t *testing.T, h *Heartbeat) {
+		var mu sync.Mutex
 		var asked []time.Time
 		b := h.Add("", func(context.Context) error {
+			mu.Lock()
 			asked = append(asked, time.Now())
+			mu.Unlock()
 			time.Sleep(5 * time.Second) // slow, and alive
 			return nil
 		}, neverDead(t))
 		time.Sleep(time.Hour)
 		b.Stop()
+		mu.Lock()
+		defer mu.Unlock()
 		if n := len(asked); n < 100 || n > 160 {
 			t.Errorf("asked %d times in an hour", n)
 		}
@@ -169,15 +174,16 @@ func TestHeartbeatSpreads(t *testing.T) {
 
 func TestHeartbeatAlive(t *testing.T) {
 	beating(t, func(t *testing.T, h *Heartbeat) {
-		asked, dead := 0, make(chan error)
-		b := h.Add("", func(ctx context.Context) error { asked++; return hangs(ctx) }, func(err error) { dead <- err })
+		var asked atomic.Int32
+		dead := make(chan error)
+		b := h.Add("", func(ctx context.Context) error { asked.Add(1); return hangs(ctx) }, func(err error) { dead <- err })
 		b.Alive()
 		for range 60 { // messages, more often than it would be asked
 			time.Sleep(10 * time.Second)
 			b.Alive()
 		}
-		if asked > 1 { // the first may come at any time
-			t.Errorf("a peer that sends was asked %d times", asked)
+		if n := asked.Load(); n > 1 { // the first may come at any time
+			t.Errorf("a peer that sends was asked %d times", n)
 		}
 		time.Sleep(20 * time.Second) // it is asked, or will be in 5 s
 		for range 60 {               // messages, and never an answer
