@@ -110,7 +110,7 @@ func TestServerDies(t *testing.T) {
 			if took := time.Since(began); got != "hello" || took < time.Second {
 				t.Errorf("received %q after %v", got, took)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the client does not come back")
 		}
 		return
@@ -126,7 +126,7 @@ func TestServerHangs(t *testing.T) {
 	began := time.Now()
 	err := <-lost
 	var known *lifeline.Error
-	if took := time.Since(began); took > 5*time.Second || !errors.Is(err, lifeline.ErrMute) || !errors.As(err, &known) || known.Peer != "ws://"+stage.Far {
+	if took := time.Since(began); took > 10*time.Second || !errors.Is(err, lifeline.ErrMute) || !errors.As(err, &known) || known.Peer != "ws://"+stage.Far {
 		t.Errorf("after %v: %v", took, err)
 	}
 	t.Log(err)
