@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { leakcheck.Main(m) }
 // module is the path of the root module; that of the program lies below it.
 const module = "github.com/lifeline-go/lifeline"
 
-// A rule of the architecture looks at the source files of both modules and
+// A rule of the architecture looks at the source files of all modules and
 // complains. The files are parsed here and not asked of go list, which sees
 // one platform at a time.
 type rule struct {

@@ -52,8 +52,11 @@ func (b *Backoff) After(hint time.Duration) time.Duration { return max(hint, 0) 
 func (b *Backoff) Reset() { b.failures = 0 }
 
 // Wait waits for Next, or until the context is done, and returns its cause.
-func (b *Backoff) Wait(ctx context.Context) error {
-	timer := time.NewTimer(b.Next())
+func (b *Backoff) Wait(ctx context.Context) error { return b.WaitAfter(ctx, 0) }
+
+// WaitAfter is Wait for a server that said when to come back; see [Backoff.After].
+func (b *Backoff) WaitAfter(ctx context.Context, hint time.Duration) error {
+	timer := time.NewTimer(b.After(hint))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -49,6 +49,10 @@ func TestBackoffWait(t *testing.T) {
 		if err := b.Wait(t.Context()); err != nil || time.Since(began) > time.Hour {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
+		began = time.Now()
+		if err := b.WaitAfter(t.Context(), time.Hour); err != nil || time.Since(began) < time.Hour || time.Since(began) > 2*time.Hour {
+			t.Errorf("told to come back in an hour: %v after %v", err, time.Since(began))
+		}
 		why := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(why)

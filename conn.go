@@ -256,7 +256,7 @@ func (c *Conn) explain(op string, err error) error {
 		return err
 	}
 	var quiet time.Duration
-	if kind == ErrSilent {
+	if kind == ErrSilent || kind == ErrCut { // a reset was heard just now
 		if info, err := tcpinfo.Read(c.raw); err == nil {
 			quiet = info.LastAck
 		}

@@ -27,6 +27,7 @@
 //	case errors.Is(err, lifeline.ErrSilent): // dead, or cut off: connect again, elsewhere if you can
 //	case errors.Is(err, lifeline.ErrReset):  // the peer is there and knows nothing of the connection
 //	case errors.Is(err, lifeline.ErrCut):    // an administrator of this machine ended it
+//	case errors.Is(err, lifeline.ErrMute):   // its host may live, and the program there does not answer (Heartbeat)
 //	}
 //
 // A peer that is merely slow stays: one that does not read for an hour, but whose
@@ -39,8 +40,9 @@
 // How long a failure can go unnoticed on this system is [Policy.Bound]; for any
 // socket with any options, package [github.com/lifeline-go/lifeline/bound] says
 // it. An application that stopped answering while its kernel lives is not
-// noticed here: for that a request needs a timeout of its own. Clients that
-// connect again should do so by a [Backoff].
+// noticed by its connection: for that a request needs a timeout of its own, and
+// a connection that waits for messages a [Heartbeat]. Clients that connect again
+// should do so by a [Backoff].
 //
 // The lifeline command, which looks at a whole machine from outside, is the
 // module github.com/lifeline-go/lifeline/agent.

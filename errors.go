@@ -19,6 +19,9 @@ var (
 	// ErrCut: somebody on this machine destroyed the connection, as
 	// `lifeline cut` and `ss -K` do. The peer need not be dead; connect again.
 	ErrCut = errors.New("cut by an administrator of this machine")
+	// ErrMute: the program at the other end has left the question of a
+	// [Heartbeat] unanswered. Its host may well live.
+	ErrMute = errors.New("the program at the other end does not answer")
 	// ErrUnanswered: within [Policy.Connect] there was no answer to an attempt to
 	// connect.
 	ErrUnanswered = errors.New("no answer to the attempt to connect")
@@ -38,10 +41,10 @@ const (
 // [net.Error].
 type Error struct {
 	Promise Promise
-	Op      string        // dial, read, write, or close
+	Op      string        // dial, read, write, close, set deadline, or ping
 	Peer    string        // address of the other end, as it was dialed or accepted
-	Quiet   time.Duration // since the peer's last acknowledgement, or since the dial began; 0 if unknown
-	Kind    error         // ErrSilent, ErrReset, ErrCut or ErrUnanswered
+	Quiet   time.Duration // since the peer's last acknowledgement or answer, or since the dial began; 0 if unknown
+	Kind    error         // ErrSilent, ErrReset, ErrCut, ErrMute or ErrUnanswered
 	Err     error         // what the system said; for a connection that lifeline gave up, its words for that: ETIMEDOUT
 }
 
@@ -59,8 +62,12 @@ func (e *Error) Error() string {
 // Unwrap returns what the error is about and what caused it.
 func (e *Error) Unwrap() []error { return []error{e.Kind, e.Err} }
 
-// Timeout reports whether time ran out, as it did for a silent peer.
-func (e *Error) Timeout() bool { return e.Kind == ErrSilent || e.Kind == ErrUnanswered }
+// Timeout reports whether time ran out, as it did for a silent peer: then the
+// request may have been carried out, or may be still. It did not run out for a
+// reset and a cut.
+func (e *Error) Timeout() bool {
+	return e.Kind == ErrSilent || e.Kind == ErrMute || e.Kind == ErrUnanswered
+}
 
 // Temporary is false: what is given up does not come back. It is there because
 // [net.Error] still asks for it.

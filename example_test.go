@@ -27,6 +27,33 @@ func ExamplePolicy_Bound() {
 	// Output: 10s 20s
 }
 
+// A heartbeat of many WebSockets, here as coder/websocket has them: its Ping
+// waits for the pong. With gorilla/websocket, ping writes the control message
+// and waits for what the pong handler sends on a channel, or for the context;
+// with x/crypto/ssh it sends a keepalive request, and dead closes the client.
+func ExampleHeartbeat() {
+	var beats lifeline.Heartbeat // one for the program
+	serve := func(conn webSocket) {
+		beat := beats.Add("10.0.0.7:443", conn.Ping, func(err error) { conn.CloseNow() })
+		defer beat.Stop()
+		for {
+			if _, err := conn.Read(); err != nil {
+				return
+			}
+			beat.Alive() // spares the question to those who are heard from anyway
+		}
+	}
+	_ = serve
+	fmt.Println(beats.Bound())
+	// Output: 35s
+}
+
+type webSocket interface {
+	Ping(ctx context.Context) error
+	Read() ([]byte, error)
+	CloseNow() error
+}
+
 // A client that stays connected, and does not come back at the same moment as
 // all others.
 func ExampleBackoff() {

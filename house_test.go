@@ -47,6 +47,14 @@ var dependencies = map[string]map[string]string{
 		"golang.org/x/net":                "dnsmessage: what a nameserver answers",
 		"golang.org/x/sys":                "system calls",
 	},
+	"examples/go.mod": {
+		module:                         "the library",
+		module + "/agent":              "agent/lab: machines that die",
+		"github.com/coder/websocket":   "a recipe",
+		"github.com/jackc/pgx/v5":      "a recipe",
+		"github.com/redis/go-redis/v9": "a recipe",
+		"google.golang.org/grpc":       "a recipe",
+	},
 }
 
 var houseRules = []rule{
@@ -122,9 +130,11 @@ var houseRules = []rule{
 			{"go.mod": "module m\nrequire golang.org/x/text v0.1.0"},
 			{"agent/go.mod": "module m\nrequire (\n\tgithub.com/stretchr/testify v1.0.0\n)"},
 			{"agent/go.mod": "module m\nreplace golang.org/x/sys => ../sys"},
+			{"examples/go.mod": "module m\nreplace golang.org/x/sys => ../sys"},
 		},
 		right: []sample{
 			{"agent/go.mod": "module m\nrequire (\n\tgolang.org/x/sys v0.1.0\n\tgolang.org/x/sync v0.1.0 // indirect\n)\nreplace " + module + " => ../"},
+			{"examples/go.mod": "module m\nreplace (\n\t" + module + " => ../\n\t" + module + "/agent => ../agent\n)"},
 			{"tools/go.mod": "module m\nrequire golang.org/x/tools v0.1.0 // indirect"},
 		},
 	},
@@ -289,6 +299,7 @@ func dependenciesKnown(t tree) (complaints []string) {
 			switch {
 			case words[0] == "require" && dependencies[name][words[1]] == "":
 				complaints = append(complaints, fmt.Sprintf("%s: a direct dependency on %s needs a reason in dependencies", name, words[1]))
+			case words[0] == "replace" && name == "examples/go.mod" && strings.HasPrefix(words[1], module): // nobody installs it
 			case words[0] == "replace" && (name != "agent/go.mod" || words[1] != module):
 				complaints = append(complaints, fmt.Sprintf("%s: replaces %s, which go install refuses", name, words[1]))
 			}

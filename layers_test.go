@@ -75,11 +75,18 @@ var layers = []layer{
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},
 	{"agent/lab/replay", library, []string{"agent/lab", "agent/lab/websocket", "agent/census", "agent/fact", "agent/node", "agent/source/sockdiag", "agent/verdict", "bound"}, "plays the story in a lab and takes the time"},
 	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
+
+	{"examples/http", library, nil, "the library with net/http, client and server"},
+	{"examples/postgres", library, []string{"github.com/jackc/pgx"}, "the library with PostgreSQL, by pgx and database/sql"},
+	{"examples/redis", library, []string{"github.com/redis/go-redis"}, "the library with Redis"},
+	{"examples/websocket", library, []string{".", "github.com/coder/websocket"}, "the library with WebSocket: heartbeat and reconnects"},
+	{"examples/grpc", library, []string{"google.golang.org/grpc"}, "the library with gRPC"},
+	{"examples/internal/stage", support, []string{".", "agent/lab", "internal/need"}, "servers on a machine that dies, for the tests of the recipes"},
 }
 
 // testImports is what tests of any package may import beside what it may
 // itself.
-var testImports = []string{"internal/leakcheck", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal"}
+var testImports = []string{"internal/leakcheck", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
 
 // pureImports is all of the standard library that does no I/O by itself and
 // that pure packages have had a reason to use.
