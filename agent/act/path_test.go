@@ -97,6 +97,9 @@ func TestManyPokesUseUpNothing(t *testing.T) {
 	near, far := hosts(t)
 	links := dial(t, near, far, "10.77.1.2:80", 3)
 	tuned(t, links)
+	for _, l := range links[1:] { // so long that what happens is of the pokes' making
+		withFD(t, l.near, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 600) })
+	}
 	before := allOptions(t, links)
 	far.Unplug()
 	for range 20 {
@@ -105,7 +108,7 @@ func TestManyPokesUseUpNothing(t *testing.T) {
 		}
 	}
 	for i, l := range links {
-		if probes, own := infoOf(t, l.near).Probes, before[2*i].keepAlive; int(probes) > 2*own { // its own, 15 s apart
+		if probes := infoOf(t, l.near).Probes; probes != 0 {
 			t.Errorf("connection %d has %d probes counted as unanswered", i, probes)
 		}
 	}

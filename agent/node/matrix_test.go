@@ -27,7 +27,7 @@ const (
 	// longest is how long a verdict may take on a machine that is busy with other
 	// things. Most take 1 to 3 s; those with few connections on a path that is
 	// known to lose wait for more unanswered pokes, and take 4 to 20 s.
-	longest = 90 * time.Second
+	longest = 2 * time.Minute
 )
 
 // However much a path loses, each way, its peer is alive: for a watch that was
