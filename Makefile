@@ -4,7 +4,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 GOTEST := CGO_ENABLED=1 go test -race -count=1 -exec "'$(CURDIR)/scripts/as-root'"
 
-.PHONY: help run build test bench lint generate
+.PHONY: help run build test soak bench lint generate
 .NOTPARALLEL:
 
 help: ## print these words
@@ -22,6 +22,10 @@ test: ## install what the tests need, check everything, run every test
 	@scripts/vulnerable || echo 'make test: goes on; make lint fails until this is mended'
 	@scripts/generated
 	@status=0; $(GOTEST) ./... || status=1; for module in agent examples; do (cd $$module && $(GOTEST) ./...) || status=1; done; exit $$status
+
+soak: ## lose packets for ten minutes, again and again: no living peer may be called silent
+	@scripts/setup
+	@cd agent && $(GOTEST) -timeout 30m -v -run TestLossIsNoSilence ./node -soak 10m
 
 bench: build ## measure the census beside ss, netstat and lsof on the same sockets
 	@scripts/setup

@@ -180,7 +180,7 @@ func refusal(s *fact.Socket, result unix.Errno) error {
 		return &Error{Act: "cut", Err: result, Needs: capability.Missing("CAP_NET_ADMIN", unix.CAP_NET_ADMIN)}
 	case result == unix.EOPNOTSUPP && s.State != fact.TimeWait && s.State != fact.NewSynRecv:
 		return &Error{Act: "cut", Err: fmt.Errorf("%w: the kernel does not destroy sockets for others", errors.ErrUnsupported),
-			Needs: "Linux 4.5 with CONFIG_INET_DIAG_DESTROY"}
+			Needs: "Linux 4.5 with CONFIG_INET_DIAG_DESTROY; without it, restart the program, or shorten its keepalive with lifeline tune"}
 	}
 	return nil
 }

@@ -250,7 +250,7 @@ func TestCutEndsWithItsContext(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	established, waiting := &fact.Socket{State: fact.Established}, &fact.Socket{State: fact.TimeWait}
-	if err := refusal(established, unix.EOPNOTSUPP); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "CONFIG_INET_DIAG_DESTROY") {
+	if err := refusal(established, unix.EOPNOTSUPP); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "CONFIG_INET_DIAG_DESTROY; without it, restart") {
 		t.Errorf("EOPNOTSUPP: %v", err)
 	}
 	if err := refusal(waiting, unix.EOPNOTSUPP); err != nil {

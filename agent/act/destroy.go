@@ -67,18 +67,50 @@ func (d *destroyer) destroy(sockets []*fact.Socket, answered func(i int, result 
 	if err := d.send(request); err != nil {
 		return err
 	}
-	for left := len(sockets); left > 0; {
-		b, err := d.receive()
-		if err != nil {
-			return err
-		}
-		err = results(b, func(sequence uint32, result unix.Errno) {
-			if i := sequence - first; i < uint32(len(sockets)) {
+	done, left := make([]bool, len(sockets)), len(sockets)
+	note := func(datagram []byte) error {
+		return results(datagram, func(sequence uint32, result unix.Errno) {
+			if i := sequence - first; i < uint32(len(sockets)) && !done[i] {
+				done[i] = true
 				answered(int(i), result)
 				left--
 			}
 		})
+	}
+	for left > 0 {
+		b, err := d.receive()
+		if errors.Is(err, unix.ENOBUFS) && len(sockets) > 1 {
+			return d.again(sockets, done, note, answered)
+		}
+		if err == nil {
+			err = note(b)
+		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// again asks once more, one by one, about those whose answers did not fit into
+// the receive buffer. Whoever was destroyed the first time is said to be gone.
+func (d *destroyer) again(sockets []*fact.Socket, done []bool, note func([]byte) error, answered func(i int, result unix.Errno)) error {
+	for { // the answers that did fit: all came before the send returned
+		n, from, err := unix.Recvfrom(d.fd, d.buf[:], unix.MSG_DONTWAIT)
+		if err != nil {
+			break
+		}
+		if sender, ok := from.(*unix.SockaddrNetlink); ok && sender.Pid == 0 {
+			if err := note(d.buf[:n]); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range sockets {
+		if done[i] {
+			continue
+		}
+		if err := d.destroy(sockets[i:i+1], func(_ int, result unix.Errno) { answered(i, result) }); err != nil {
 			return err
 		}
 	}

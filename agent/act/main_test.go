@@ -1,6 +1,7 @@
 package act
 
 import (
+	"flag"
 	"net"
 	"net/netip"
 	"testing"
@@ -15,7 +16,12 @@ import (
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "64"); err != nil { // they wait most of the time
+		panic(err)
+	}
+	leakcheck.Main(m)
+}
 
 // hosts returns two hosts with an IPv4 and an IPv6 wire between them. The near
 // one does not forget link addresses: to a neighbour that is not found ARP would

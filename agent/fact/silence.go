@@ -22,6 +22,18 @@ type Life struct {
 	TotalRetransmit uint32        // segments sent again over the life of the connection
 }
 
+// BaseRTO is the retransmission timeout without back-off. Data in flight that a
+// closed window refuses is sent again without being counted in Retransmits
+// (tcp_retransmit_timer in net/ipv4/tcp_timer.c), and the timeout doubles all the
+// same; only window probes, with nothing in flight, leave it as it is.
+func (l *Life) BaseRTO() time.Duration {
+	again := l.Retransmits
+	if l.Unacked > 0 && l.Backoff > 0 {
+		again = max(again, 1)
+	}
+	return bound.BaseRTO(l.RTO, again, l.Backoff)
+}
+
 // Namespace is a network namespace, and the settings in it that bounds rest on.
 type Namespace struct {
 	Inode  uint32
@@ -67,7 +79,7 @@ func (m *Machine) BoundConn(s *Socket) (c bound.Conn, ok bool) {
 		return bound.Conn{}, false
 	}
 	if s.Conn != nil {
-		c.RTO = bound.BaseRTO(s.Conn.RTO, s.Conn.Retransmits, s.Conn.Backoff)
+		c.RTO = s.Conn.BaseRTO()
 	}
 	return c, true
 }

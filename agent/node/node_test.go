@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -24,9 +25,21 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "hold" {
-		hold(os.Args[2])
-		return
+	if len(os.Args) > 2 {
+		switch os.Args[1] {
+		case "hold":
+			hold(os.Args[2])
+			return
+		case "dial":
+			dialUntilKilled(os.Args[2], os.Args[3])
+			return
+		case "watch":
+			watchUntilKilled(os.Args[2])
+			return
+		}
+	}
+	if err := flag.Set("test.parallel", "64"); err != nil { // they wait most of the time
+		panic(err)
 	}
 	leakcheck.Main(m)
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"io/fs"
+	"slices"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/conntrack"
@@ -49,5 +50,7 @@ func forwarded(m *fact.Machine, ns *fact.Namespace) {
 	} else if errors.Is(err, errors.ErrUnsupported) {
 		blind.Needs = "the kernel module nf_conntrack_netlink"
 	}
-	m.Blind = append(m.Blind, blind)
+	if !slices.Contains(m.Blind, blind) { // once, however many namespaces there are
+		m.Blind = append(m.Blind, blind)
+	}
 }

@@ -39,8 +39,9 @@ type Answer struct {
 }
 
 // Suspects are the peers of the last look that leave something unanswered on
-// fewer than 20 connections, so that a poke would settle soon what takes long to
-// see, and the silent ones. Whoever pokes them gives the [Answer] to
+// fewer than 20 connections, or on more for longer than it takes where most of
+// them ask, so that a poke would settle soon what takes long to see; and the
+// silent ones. Whoever pokes them gives the [Answer] to
 // [Detector.Hear]; nobody has to.
 func (d *Detector) Suspects() []Suspect { return d.suspects }
 
@@ -74,8 +75,8 @@ func (d *Detector) Hear(a Answer) {
 
 // suspect notes a peer that a poke would tell more of.
 func (d *Detector) suspect(p *peer, mem *memory, quiet time.Duration) {
-	if !mem.silent && len(p.conns) >= largePeer {
-		return
+	if !mem.silent && len(p.conns) >= largePeer && quiet < pokedQuiet {
+		return // looking alone tells soon, unless few of them ask
 	}
 	if !mem.silent && mem.poked == 0 && !slices.ContainsFunc(p.conns, func(c *conn) bool { return inTrouble(c.Socket) || waits(c.Socket) }) {
 		return

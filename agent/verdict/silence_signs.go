@@ -42,7 +42,7 @@ func (v *view) stillSo(h *hush) bool {
 
 // plainRTO is the retransmission timeout without back-off.
 func plainRTO(s *fact.Socket) time.Duration {
-	return max(bound.BaseRTO(s.Conn.RTO, s.Conn.Retransmits, s.Conn.Backoff), 0)
+	return max(s.Conn.BaseRTO(), 0)
 }
 
 // usualRTO is the timeout that answers of a peer stay below: the longest of its

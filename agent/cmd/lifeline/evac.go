@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -82,7 +83,7 @@ func runEvac(cmd *cobra.Command, f *evacFlags) error {
 	if !f.yes {
 		p, err := evac.Look(o)
 		if err != nil {
-			return blindError{err}
+			return cannotEvac(err)
 		}
 		return printPlannedEvac(cmd, host, p, f.within)
 	}
@@ -96,12 +97,20 @@ func runEvac(cmd *cobra.Command, f *evacFlags) error {
 		}
 	}
 	if err != nil {
-		return blindError{err} // or an interruption, which run tells apart
+		return cannotEvac(err) // or an interruption, which run tells apart
 	}
 	if r.Unanswered > 0 || r.Begun < len(r.Flows) {
 		return errFindings
 	}
 	return nil
+}
+
+// cannotEvac says what else there is where the kernel cannot do it.
+func cannotEvac(err error) error {
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = fmt.Errorf("%w; without it, run lifeline cut --peer with the address of this node on the machines at both ends", err)
+	}
+	return blindError{err}
 }
 
 // progressTo writes a line for the first batch, for the last that is known of,

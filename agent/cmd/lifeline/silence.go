@@ -141,6 +141,7 @@ func printWhatIf(cmd *cobra.Command, n *node.Node, want node.Want, dead netip.Pr
 		return blindError{err}
 	}
 	node.Transit(m)
+	noTracking(m)
 	l := verdict.WhatIf(m, dead)
 	name := dead.String()
 	if dead.IsSingleIP() {
@@ -153,6 +154,16 @@ func printWhatIf(cmd *cobra.Command, n *node.Node, want node.Want, dead netip.Pr
 	show.WhatIf(cmd.OutOrStdout(), name, &l)
 	show.Blindness(cmd.ErrOrStderr(), m.Blind, style)
 	return nil
+}
+
+// noTracking says that flows which are only forwarded are not known where no
+// connection is tracked. Who did not ask about them does not mind.
+func noTracking(m *fact.Machine) {
+	said := slices.ContainsFunc(m.Blind, func(b fact.Blind) bool { return b.Source == "conntrack" })
+	if len(m.Conntrack) == 0 && !said {
+		m.Blind = append(m.Blind, fact.Blind{Source: "conntrack", Error: "the kernel tracks no connections, so it does not know those that it forwards",
+			Needs: "the kernel modules nf_conntrack and nf_conntrack_netlink, if this machine forwards any"})
+	}
 }
 
 // watchSilence prints changes until it is interrupted. It begins with a line

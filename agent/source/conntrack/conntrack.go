@@ -120,7 +120,7 @@ func (k kernel) size(netns uint32) (fact.Conntrack, error) {
 		return table, err
 	}
 	if !k.netlinkLoaded() {
-		return table, fmt.Errorf("conntrack: the kernel does not track connections: %w", errors.ErrUnsupported)
+		return table, fmt.Errorf("conntrack: the kernel does not track connections (nf_conntrack is not loaded): %w", errors.ErrUnsupported)
 	}
 	s, err := stats()
 	if err != nil {

@@ -177,6 +177,32 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// TestOverrun: a kernel that ran out of buffers is asked again, and what came
+// before is forgotten; after the third time it is an error that says so.
+func TestOverrun(t *testing.T) {
+	row := append([]byte{unix.AF_UNIX, 1, 1, 0}, native32(17, 1, 2)...)
+	for _, test := range []struct {
+		overruns, dumps int
+		err             error
+	}{{2, 3, nil}, {9, 3, unix.ENOBUFS}} {
+		dumps := 0
+		r := &reader{dump: func(_, _ []byte, each func([]byte)) (int, error) {
+			each(row)
+			if dumps++; dumps <= test.overruns {
+				return 0, os.NewSyscallError("recvfrom", unix.ENOBUFS)
+			}
+			return 0, nil
+		}}
+		err := r.query(unixQueries[0], nil)
+		if !errors.Is(err, test.err) || dumps != test.dumps || len(r.sockets) != 1 {
+			t.Errorf("%d overruns: %d dumps, %d sockets, error %v", test.overruns, dumps, len(r.sockets), err)
+		}
+		if err != nil && !strings.Contains(Blind(failures{{Protocol: "unix", Err: err}})[0].Error, "no buffer space") {
+			t.Errorf("it says %v", Blind(failures{{Protocol: "unix", Err: err}}))
+		}
+	}
+}
+
 // TestStrangersAreIgnored: any process may send to a netlink socket, but only
 // the kernel is believed.
 func TestStrangersAreIgnored(t *testing.T) {
