@@ -102,8 +102,8 @@ func Confirm(ctx context.Context, ns fact.Namespace, sockets []*fact.Socket, pin
 	}
 	if err == nil && c.Sockets == 0 {
 		for _, s := range subjects {
-			if s.Err != nil && s.Err != errGone {
-				err = borrowing("poke", s.Err)
+			if s.Err != nil && s.Err != ErrGone {
+				err = Borrowing("poke", s.Err)
 			}
 		}
 	}
