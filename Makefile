@@ -27,7 +27,7 @@ soak: ## lose packets for ten minutes, again and again: no living peer may be ca
 	@scripts/setup
 	@cd agent && $(GOTEST) -timeout 30m -v -run TestLossIsNoSilence ./node -soak 10m
 
-bench: build ## measure the census beside ss, netstat and lsof on the same sockets
+bench: build ## measure everything beside what there is without Lifeline, in some minutes
 	@scripts/setup
 	@CGO_ENABLED=0 go build -C agent -trimpath -buildvcs=false -o ../bin/bench ./bench
 	@scripts/as-root bin/bench

@@ -60,6 +60,7 @@ var layers = []layer{
 	{"agent/source/procfs/bounded", library, nil, "calls that may never return, with a way out"},
 	{"agent/source/gobin", library, []string{"agent/fact", "agent/source/procfs/bounded", xsys}, "what an executable says of itself"},
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
+	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions and resets as they happen, by BPF tracepoints"},
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
 	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", xnet, xsys}, "how names are resolved"},
 
@@ -74,7 +75,7 @@ var layers = []layer{
 	{"agent/lab", support, []string{".", "bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},
 	{"agent/lab/replay", library, []string{"agent/lab", "agent/lab/websocket", "agent/census", "agent/fact", "agent/node", "agent/source/sockdiag", "agent/verdict", "bound"}, "plays the story in a lab and takes the time"},
-	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
+	{"agent/bench", command, []string{".", "bound", "agent/*", "agent/act/*", "agent/source/*", xsys}, "measures it all beside what a user would have instead"},
 
 	{"examples/http", library, nil, "the library with net/http, client and server"},
 	{"examples/postgres", library, []string{"github.com/jackc/pgx"}, "the library with PostgreSQL, by pgx and database/sql"},

@@ -3,7 +3,7 @@ module github.com/lifeline-go/lifeline/examples
 go 1.26.0
 
 require (
-	github.com/coder/websocket v1.8.14
+	github.com/coder/websocket v1.8.15
 	github.com/jackc/pgx/v5 v5.9.1
 	github.com/lifeline-go/lifeline v0.0.0
 	github.com/lifeline-go/lifeline/agent v0.0.0

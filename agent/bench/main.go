@@ -1,193 +1,104 @@
-// Command bench measures the census side by side with what a user would run
-// instead, on the same sockets in the same run, and prints ratios. Figures of
-// one run are comparable with each other, not with those of another machine.
+// Command bench measures what Lifeline does side by side with what a user would
+// have instead, on the same sockets in the same run, and prints ratios. Figures
+// of one run are comparable with each other, not with those of another machine.
+//
+//	bench               everything, in a few minutes
+//	bench cut poke      some of it
+//	bench watch -for 1m one with its own flags; -h names them
+//
+// It needs root, and works in network namespaces that it takes apart at the end,
+// also when it is interrupted.
 package main
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
-	"text/tabwriter"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lifeline-go/lifeline/agent/census"
-	"github.com/lifeline-go/lifeline/agent/node"
-	"github.com/lifeline-go/lifeline/agent/source/sockdiag"
 )
 
+// measurement is something that can be measured.
+type measurement struct {
+	name string
+	run  func(ctx context.Context, args []string) error
+	what string
+}
+
+// measurements in the order in which they are run when none is named.
+var measurements = []measurement{
+	{"census", countSockets, "who has which sockets, beside ss, netstat and lsof"},
+	{"cut", cut, "ending 4,224 connections, beside ss -K"},
+	{"poke", poke, "whether a peer lives"},
+	{"evac", evacuate, "resetting 4,224 connections that a node forwards"},
+	{"silence", silence, "a node that dies, with and without a watch that cuts"},
+	{"tune", retune, "setting the keepalive of 4,224 connections, with BPF and without"},
+	{"library", library, "what lifeline.Dialer costs beside net.Dialer"},
+	{"watch", watch, "what it costs to watch 30,000 connections for silence"},
+}
+
 func main() {
-	command := flag.String("lifeline", "bin/lifeline", "the command to measure")
-	tcp := flag.Int("tcp", 15000, "TCP sockets to make")
-	unixes := flag.Int("unix", 15000, "unix sockets to make")
-	rounds := flag.Int("rounds", 7, "times that each is run")
-	hold := flag.String("hold", "", "internal: hold sockets of this network until standard input ends")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	var err error
-	if *hold != "" {
-		err = holdSockets(*hold, flag.Arg(0))
-	} else {
-		err = bench(ctx, *command, *tcp, *unixes, *rounds)
-	}
-	if err != nil {
+	err := run(ctx, os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
 		os.Exit(1)
 	}
 }
 
-// contender is one way to get a census.
-type contender struct {
-	name      string
-	inProcess bool
-	run       func(context.Context) (cost, error)
-	all       []cost
-	memory    int64 // peak resident bytes; 0 = not measured
-}
-
-// cost is what one run took.
-type cost struct {
-	wall, cpu time.Duration
-	memory    int64
-}
-
-func bench(ctx context.Context, command string, tcp, unixes, rounds int) error {
-	path, err := filepath.Abs(command)
-	if err != nil {
-		return err
+// run measures what args name: several by their names alone, or one with its
+// flags.
+func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "hold" {
+		return hold(ctx, args[1:])
 	}
-	holders, err := startHolders(ctx, tcp, unixes)
-	defer holders.stop()
-	if err != nil {
-		return err
-	}
-	n := node.New()
-	defer n.Close()
-	contenders := []*contender{
-		{name: "bare kernel dump", inProcess: true, run: inProcess(func() error { _, _, err := sockdiag.Drain(sockdiag.Want{}); return err })},
-		{name: "census in process", inProcess: true, run: inProcess(func() error {
-			m, err := n.Look(ctx, node.Want{})
-			if err == nil {
-				census.Count(m, census.Options{})
-				n.Recycle(m)
-			}
-			return err
-		})},
-		{name: "lifeline census", run: program(path, "census")},
-	}
-	for _, line := range []string{"ss -tanxp", "netstat -anp", "lsof -nP -i -U"} {
-		words := strings.Fields(line)
-		if _, err := exec.LookPath(words[0]); err != nil {
-			fmt.Printf("%s is not installed: left out\n", words[0])
-			continue
+	var chosen []measurement
+	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		i := slices.IndexFunc(measurements, func(m measurement) bool { return m.name == args[0] })
+		if i < 0 {
+			return fmt.Errorf("%q cannot be measured; take of: %s", args[0], names())
 		}
-		contenders = append(contenders, &contender{name: line, run: program(words[0], words[1:]...)})
+		chosen, args = append(chosen, measurements[i]), args[1:]
 	}
-	fmt.Printf("%d TCP and %d unix sockets in %d processes, %d rounds, each contender in turn\n\n", tcp, unixes, len(holders), rounds)
-	for _, c := range contenders {
-		// Memory is that of the first run, while this process is small: the
-		// peak that the kernel reports of a child begins with its parent's.
-		if c.inProcess {
-			continue
+	if len(chosen) == 0 && len(args) > 0 {
+		fmt.Println("Usage: bench [WHAT…], or bench WHAT [flags]; without WHAT, all of these:")
+		for _, m := range measurements {
+			fmt.Printf("  %-8s %s\n", m.name, m.what)
 		}
-		one, err := c.run(ctx)
+		return flag.ErrHelp
+	}
+	if len(chosen) > 1 && len(args) > 0 {
+		return errors.New("flags go with one measurement at a time")
+	}
+	if len(chosen) == 0 {
+		chosen = measurements
+	}
+	var failed []error
+	for _, m := range chosen {
+		err := m.run(ctx, args)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-		c.memory = one.memory
-	}
-	for range rounds {
-		for _, c := range contenders {
-			one, err := c.run(ctx)
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-			c.all = append(c.all, one)
+			failed = append(failed, fmt.Errorf("%s: %w", m.name, err))
 		}
 	}
-	return report(os.Stdout, contenders)
+	return errors.Join(failed...)
 }
 
-// inProcess measures f by the process's own clock of CPU time.
-func inProcess(f func() error) func(context.Context) (cost, error) {
-	return func(context.Context) (cost, error) {
-		start, before := time.Now(), usage()
-		err := f()
-		return cost{wall: time.Since(start), cpu: usage() - before}, err
+func names() string {
+	var all []string
+	for _, m := range measurements {
+		all = append(all, m.name)
 	}
+	return strings.Join(all, ", ")
 }
-
-func usage() time.Duration {
-	var r unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
-		return 0
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
-}
-
-// program measures a command as its parent sees it. An exit code of 1 is fine:
-// lsof uses it when it could not read everything.
-func program(name string, args ...string) func(context.Context) (cost, error) {
-	return func(ctx context.Context) (cost, error) {
-		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Stdout = io.Discard
-		start := time.Now()
-		err := cmd.Run()
-		wall := time.Since(start)
-		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() > 1 {
-			return cost{}, err
-		}
-		c := cost{wall: wall, cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
-		if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			c.memory = r.Maxrss * 1024
-		}
-		return c, nil
-	}
-}
-
-// report prints the least and the median of each, and ratios of the medians.
-func report(w io.Writer, contenders []*contender) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\twall min\tmedian\tCPU min\tmedian\twall × dump\tCPU × dump\tss -tanxp ÷ wall\t÷ CPU\tpeak memory\t")
-	floor, ss := contenders[0].median(), cost{}
-	for _, c := range contenders {
-		if c.name == "ss -tanxp" {
-			ss = c.median()
-		}
-	}
-	for _, c := range contenders {
-		m := c.median()
-		least := cost{wall: slices.MinFunc(c.all, byWall).wall, cpu: slices.MinFunc(c.all, byCPU).cpu}
-		memory := "-"
-		if c.memory > 0 {
-			memory = fmt.Sprintf("%.1f MiB", float64(c.memory)/(1<<20))
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.1f\t%.1f\t%s\t\n", c.name, ms(least.wall), ms(m.wall), ms(least.cpu), ms(m.cpu),
-			ratio(m.wall, floor.wall), ratio(m.cpu, floor.cpu), ratio(ss.wall, m.wall), ratio(ss.cpu, m.cpu), memory)
-	}
-	return t.Flush()
-}
-
-func (c *contender) median() cost {
-	middle := len(c.all) / 2
-	byWall := slices.SortedFunc(slices.Values(c.all), byWall)
-	return cost{wall: byWall[middle].wall, cpu: slices.SortedFunc(slices.Values(c.all), byCPU)[middle].cpu}
-}
-
-func byWall(a, b cost) int { return cmp.Compare(a.wall, b.wall) }
-func byCPU(a, b cost) int  { return cmp.Compare(a.cpu, b.cpu) }
-
-func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
-
-func ratio(a, b time.Duration) float64 { return float64(a) / float64(max(b, 1)) }

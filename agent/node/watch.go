@@ -48,7 +48,7 @@ type PeerWatch struct {
 	// Wake tells of something that is worth a look now, such as a
 	// retransmission. Looks for it keep a distance and the budget. Its sender
 	// must not wait for it to be received: a channel with room for one does. nil
-	// means that only the pace decides.
+	// means that the kernel is asked to tell, package tcpevent, where it can.
 	Wake <-chan struct{}
 }
 
@@ -72,6 +72,11 @@ type PeerWatch struct {
 func (n *Node) WatchPeers(ctx context.Context, w PeerWatch, tell func(*fact.Machine, []verdict.Change) error) error {
 	watch := &peerWatch{PeerWatch: w, node: n, glances: glances{of: w.Of}, speed: newPace(), asker: newAsker(w.Passive), tell: tell}
 	defer watch.asker.close()
+	if w.Wake == nil {
+		woken, stop := n.wake(ctx, w.Of)
+		defer stop()
+		watch.Wake = woken
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	for {
