@@ -43,8 +43,9 @@ var longSilence = Rule{
 Raised for established connections that leave the machine and whose bound, idle or sending, is over a minute. Go's defaults (15 s idle, 9 probes 15 s apart) give 150 s, and Linux gives 15 min while sending, so almost every machine has some: fewer than 100 connections to one peer are information, from 100 on it is a warning, because they will all time out and reconnect in the same moment.`,
 	Wrong: `A heartbeat with a deadline in the program itself notices sooner; the kernel does not know of it. Connections to another container of this machine count as leaving it.`,
 	Fix: []string{
-		"Go: net.Dialer and net.ListenConfig with KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3} bring the idle bound to 20 s",
-		"programs that send: a heartbeat that expects an answer, and a read deadline; keepalive does not help while data is unacknowledged",
+		"programs that run: lifeline tune --within 20s --process NAME --yes shortens keepalive of their connections now, lifeline tune --undo --yes takes it back",
+		"Go: lifeline.Dialer and lifeline.Listen notice within 20 s, idle or sending; or net.Dialer and net.ListenConfig with KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3} bring the idle bound to 20 s",
+		"programs that send: a heartbeat that expects an answer, and a read deadline; keepalive does not help while data is unacknowledged. lifeline cut --silent --watch --yes ends such connections when their peer falls silent",
 		"programs that leave keepalive's timing to the system: sysctl -w net.ipv4.tcp_keepalive_time=15 net.ipv4.tcp_keepalive_intvl=5 net.ipv4.tcp_keepalive_probes=3",
 		"lifeline census --by peer,process shows who holds them",
 	},
@@ -167,6 +168,7 @@ var keepAliveOff = Rule{
 Raised per process and direction for established connections that leave the machine. Connections that the process opened are a warning: whoever dials waits for answers. Connections that it accepted are a warning when one has carried no data for 5 minutes, which shows that neither a heartbeat nor an idle timeout of the program (about a minute in most servers) looks after them; before that they are information.`,
 	Wrong: `A program that sets a deadline on every read needs no keepalive; the kernel does not know of deadlines.`,
 	Fix: []string{
+		"programs that run: lifeline tune --within 20s --process NAME --yes turns it on for their connections now",
 		"set SO_KEEPALIVE in the program: Go sets it unless net.Dialer.KeepAlive or net.ListenConfig.KeepAlive is negative; Java Socket.setKeepAlive(true); nginx: listen … so_keepalive=on; PostgreSQL: tcp_keepalives_idle; Python: sock.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)",
 		"or give every read of the program a deadline",
 		"ss -tnop shows timer:(keepalive,…) on the connections that have it",
