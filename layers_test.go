@@ -59,6 +59,7 @@ var layers = []layer{
 	{"agent/source/procfs", library, []string{"agent/fact", "agent/source/capability", "agent/source/procfs/bounded", xsys}, "processes"},
 	{"agent/source/procfs/bounded", library, nil, "calls that may never return, with a way out"},
 	{"agent/source/gobin", library, []string{"agent/fact", "agent/source/procfs/bounded", xsys}, "what an executable says of itself"},
+	{"agent/source/gosym", library, []string{"agent/fact", "agent/source/gobin"}, "symbols and layouts of Go programs, from the executable alone"},
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
 	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", xnet, xsys}, "how names are resolved"},
