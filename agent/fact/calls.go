@@ -12,3 +12,30 @@ type Exchange struct {
 	SegmentsOut  Known[uint32] // with data (tcpi_data_segs_out, Linux 4.6)
 	SegmentsIn   Known[uint32] // with data (tcpi_data_segs_in, Linux 4.6)
 }
+
+// Goroutines are the goroutines of one Go process that waited all the time that
+// it was looked at.
+type Goroutines struct {
+	PID    int32
+	Go     string // version of the Go that built the program; "" = unknown
+	Total  int    // goroutines there are, those of the runtime itself too
+	Cut    bool   // there are more than were looked at
+	Parked []Goroutine
+}
+
+// Goroutine is one that waits for something other than a processor.
+type Goroutine struct {
+	ID      uint64
+	State   string        // what for, in the words of Go's own stack traces: chan receive, IO wait, select
+	Since   time.Duration // it waits at least so long; see package goroutines
+	Stack   []Call        // innermost first, without the runtime's own; shared by those that are alike
+	Cut     bool          // the stack goes on
+	Created Call          // the go statement that started it; empty for the main goroutine
+}
+
+// Call is one function call of a stack. The zero Call is unknown.
+type Call struct {
+	Func string // with its package
+	File string
+	Line int
+}

@@ -43,6 +43,7 @@ type pclntab struct {
 	names, units, files, pcs, ftab uint64
 	text, etext                    uint64
 	gofunc                         uint64 // 0 = not found: inlined calls cannot be told
+	wrapper                        uint8  // what kind of function wrappers are; 0 = not known yet
 }
 
 const headerSize = 72
@@ -165,6 +166,7 @@ type function struct {
 	file, line, unit uint32 // tables by counter, and the compilation unit
 	pcdata           uint32 // how many
 	funcdata         uint8
+	kind             uint8 // 0 = an ordinary function
 }
 
 // row returns where a function begins, relative to the text, and where its
@@ -194,7 +196,7 @@ func (p *pclntab) function(im *image, i int) (f function, ok bool) {
 	return function{
 		entry: p.text + uint64(pc), end: p.text + uint64(order.Uint32(next)), at: p.ftab + uint64(at) + uint64(size),
 		name: order.Uint32(b[4:]), file: order.Uint32(b[20:]), line: order.Uint32(b[24:]), unit: order.Uint32(b[32:]),
-		pcdata: order.Uint32(b[28:]), funcdata: b[size-1],
+		pcdata: order.Uint32(b[28:]), funcdata: b[size-1], kind: b[size-4],
 	}, true
 }
 
@@ -223,9 +225,12 @@ func (p *pclntab) lookup(im *image, pc uint64) []Frame {
 	if !ok || pc < f.entry || pc >= f.end {
 		return nil
 	}
+	if p.wrapper == 0 {
+		p.wrapper = p.lastKind(im)
+	}
 	steps := mostSteps
 	frames, at := p.inlined(im, &f, pc, &steps)
-	return append(frames, p.frame(im, &f, f.name, at, false, &steps))
+	return append(frames, p.frame(im, &f, call{name: f.name, kind: f.kind, pc: at}, &steps))
 }
 
 // inlined returns the calls at pc that were inlined into f, and where in f the
@@ -239,9 +244,9 @@ func (p *pclntab) inlined(im *image, f *function, pc uint64, steps *int) (frames
 	if !ok || !ok2 || tree == math.MaxUint32 {
 		return nil, pc
 	}
-	size, nameAt := uint64(16), 4
+	size, nameAt, kindAt := uint64(16), 4, 0
 	if p.old {
-		size, nameAt = 20, 12
+		size, nameAt, kindAt = 20, 12, 2
 	}
 	for len(frames) < mostInlined {
 		i := p.value(im, indexes, f.entry, pc, steps)
@@ -252,19 +257,42 @@ func (p *pclntab) inlined(im *image, f *function, pc uint64, steps *int) (frames
 		if b == nil {
 			break
 		}
-		frames = append(frames, p.frame(im, f, order.Uint32(b[nameAt:]), pc, true, steps))
+		frames = append(frames, p.frame(im, f, call{order.Uint32(b[nameAt:]), b[kindAt], pc, true}, steps))
 		pc = f.entry + uint64(order.Uint32(b[nameAt+4:]))
 	}
 	return frames, pc
 }
 
-func (p *pclntab) frame(im *image, f *function, name uint32, pc uint64, inlined bool, steps *int) Frame {
+// call is one call at a counter, inlined or not.
+type call struct {
+	name    uint32
+	kind    uint8
+	pc      uint64
+	inlined bool
+}
+
+func (p *pclntab) frame(im *image, f *function, c call, steps *int) Frame {
 	return Frame{
-		Func:    fact.Printable(plain(im.text(p.names+uint64(name), mostText))),
-		File:    p.path(im, f.unit, p.value(im, f.file, f.entry, pc, steps)),
-		Line:    int(max(p.value(im, f.line, f.entry, pc, steps), 0)),
-		Inlined: inlined,
+		Func:    fact.Printable(plain(im.text(p.names+uint64(c.name), mostText))),
+		File:    p.path(im, f.unit, p.value(im, f.file, f.entry, c.pc, steps)),
+		Line:    int(max(p.value(im, f.line, f.entry, c.pc, steps), 0)),
+		Inlined: c.inlined,
+		Wrapper: c.kind != 0 && c.kind == p.wrapper,
 	}
+}
+
+// lastKind returns the largest kind of all functions. The kinds are renumbered
+// with each version, but wrappers are always the last of them (FuncIDWrapper of
+// internal/abi/symtab.go), and every program has some.
+func (p *pclntab) lastKind(im *image) (last uint8) {
+	for i := range p.funcs {
+		f, ok := p.function(im, i)
+		if !ok {
+			break
+		}
+		last = max(last, f.kind)
+	}
+	return last
 }
 
 // plain writes the type arguments of a function as Go's own stack traces do:
