@@ -90,7 +90,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCensus(), newSilence(), newPoke(), newCut(), newEvac())
+	root.AddCommand(newCheck(), newCalls(), newCensus(), newSilence(), newPoke(), newCut(), newEvac())
 	return root
 }
 

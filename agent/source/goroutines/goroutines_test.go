@@ -36,17 +36,17 @@ func build(t *testing.T, program string, env []string, flags ...string) string {
 	path := filepath.Join(t.TempDir(), program)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	run := func(args ...string) ([]byte, error) {
+	golang := func(args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, need.Program(t, "go"), args...)
 		cmd.Dir = filepath.Join("testdata", program)
 		cmd.Env = append(append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0"), env...)
 		return cmd.CombinedOutput()
 	}
-	if out, err := run("version"); err != nil {
+	if out, err := golang("version"); err != nil {
 		t.Logf("not tested with %v, which cannot be had here: %v: %s", env, err, out)
 		return ""
 	}
-	if out, err := run(append([]string{"build", "-o", path}, flags...)...); err != nil {
+	if out, err := golang(append([]string{"build", "-o", path}, flags...)...); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return path
@@ -66,7 +66,11 @@ type child struct {
 
 func start(t *testing.T, path string, args ...string) *child {
 	t.Helper()
-	cmd := exec.Command(path, args...)
+	return run(t, exec.Command(path, args...))
+}
+
+func run(t *testing.T, cmd *exec.Cmd) *child {
+	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -352,6 +356,22 @@ func TestNotStopped(t *testing.T) {
 	t.Logf("%.0f operations a second alone, %.0f under %d looks: %.1f %%", alone[1], watched[1], looks, 100*watched[1]/alone[1])
 	if watched[2] < alone[0]/3 {
 		t.Error("it is much slower while it is looked at")
+	}
+}
+
+// TestContainer looks at a program in PID and mount namespaces of its own whose
+// executable was deleted.
+func TestContainer(t *testing.T) {
+	need.Root(t)
+	path := build(t, "waits", nil, stripped...)
+	cmd := exec.Command(path, "10")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	program := run(t, cmd)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if all := parked(t, program.pid, 30*time.Millisecond); len(all.Parked) < 10 {
+		t.Errorf("got %+v", all)
 	}
 }
 
