@@ -1,6 +1,9 @@
 package fact
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Exchange is who spoke, how much and when: what tells a call that waits for
 // its answer. Times are ages at the moment of the look.
@@ -38,4 +41,11 @@ type Call struct {
 	Func string // with its package
 	File string
 	Line int
+}
+
+// Package is the import path of the function's package.
+func (c Call) Package() string {
+	slash := strings.LastIndexByte(c.Func, '/') + 1
+	name, _, _ := strings.Cut(c.Func[slash:], ".")
+	return c.Func[:slash] + name
 }

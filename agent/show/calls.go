@@ -157,12 +157,12 @@ type stackLine struct{ call, place string }
 func folded(stack []fact.Call) (lines []stackLine) {
 	for i := 0; i < len(stack); {
 		end := i + 1
-		for end < len(stack) && verdict.Library(stack[i].Func) && packageOf(stack[end].Func) == packageOf(stack[i].Func) {
+		for end < len(stack) && verdict.Library(stack[i]) && stack[end].Package() == stack[i].Package() {
 			end++
 		}
 		lines = append(lines, stackLine{stack[i].Func, place(stack[i])})
 		if hidden := end - i - 2; hidden > 1 {
-			lines = append(lines, stackLine{fmt.Sprintf("… %d calls within %s", hidden, packageOf(stack[i].Func)), ""})
+			lines = append(lines, stackLine{fmt.Sprintf("… %d calls within %s", hidden, stack[i].Package()), ""})
 			i = end - 1
 			continue
 		}
@@ -182,14 +182,6 @@ func place(c fact.Call) string {
 		return fmt.Sprintf("%s:%d", file, c.Line)
 	}
 	return fmt.Sprintf("%s/%s:%d", dir, file, c.Line)
-}
-
-func packageOf(function string) string {
-	slash := strings.LastIndexByte(function, '/') + 1
-	if dot := strings.IndexByte(function[slash:], '.'); dot >= 0 {
-		return function[:slash+dot]
-	}
-	return function
 }
 
 // goroutineJSON is verdict.Waiter in JSON.

@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,14 +53,15 @@ var standard = strings.Fields("archive bufio bytes cmp compress container contex
 
 // Library reports a function of the standard library, or of a library that Go
 // programs reach the network with and whose answers are known here.
-func Library(function string) bool {
-	for _, path := range []string{"golang.org/x/", "google.golang.org/grpc"} {
-		if strings.HasPrefix(function, path) {
+func Library(c fact.Call) bool {
+	path := c.Package()
+	for _, known := range []string{"golang.org/x/", "google.golang.org/grpc/"} {
+		if strings.HasPrefix(path+"/", known) {
 			return true
 		}
 	}
-	first := strings.FieldsFunc(function, func(r rune) bool { return r == '/' || r == '.' })
-	return len(first) > 0 && slices.Contains(standard, first[0]) && !strings.HasPrefix(function, first[0]+".com")
+	first, _, _ := strings.Cut(path, "/")
+	return slices.Contains(standard, first)
 }
 
 // Waiters returns the goroutines that wait for an answer, the longest first.
@@ -69,18 +71,17 @@ func Waiters(g *fact.Goroutines) (all []Waiter) {
 			all = append(all, w)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Waiter) int { return int(max(min(b.Since-a.Since, 1), -1)) })
+	slices.SortStableFunc(all, func(a, b Waiter) int { return cmp.Compare(b.Since, a.Since) })
 	return all
 }
 
 func waiter(g *fact.Goroutine) (w Waiter, ok bool) {
 	for i := range g.Stack {
-		name := g.Stack[i].Func
-		if !Library(name) {
+		if !Library(g.Stack[i]) {
 			return w, false // a callback, whose own business this is
 		}
 		for _, a := range answers {
-			if name == a.function {
+			if g.Stack[i].Func == a.function {
 				return Waiter{Goroutine: g, For: a.what, Prompt: a.prompt, Asked: asker(g.Stack[i:])}, true
 			}
 		}
@@ -91,7 +92,7 @@ func waiter(g *fact.Goroutine) (w Waiter, ok bool) {
 // asker is the innermost call that is of no library.
 func asker(stack []fact.Call) fact.Call {
 	for _, c := range stack {
-		if !Library(c.Func) {
+		if !Library(c) {
 			return c
 		}
 	}

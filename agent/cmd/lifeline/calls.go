@@ -32,8 +32,8 @@ func newCalls() *cobra.Command {
 			"or not (the path is dead). Of Go programs also the goroutines that wait within a call, with their\n" +
 			"stacks, and for how long at least; also where the connection is alive. Stripped programs too, in\n" +
 			"containers too. Their memory is read while they run on: nothing is stopped, changed or sent.\n\n" +
-			"The longer the look, the shorter the waits that are left out: a call that is answered meanwhile is\n" +
-			"none. Goroutines of other users' programs need CAP_SYS_PTRACE.",
+			"What waits all through the look is listed; a call that is answered meanwhile is not, so a longer look\n" +
+			"shows fewer. Goroutines of other users' programs need CAP_SYS_PTRACE.",
 		Example: "  lifeline calls                        what waits on this machine\n" +
 			"  lifeline calls --process manager      one program\n" +
 			"  lifeline calls --peer 10.0.0.7        one host\n" +

@@ -24,7 +24,7 @@ func target(t *testing.T, name string) string {
 	path := filepath.Join(t.TempDir(), name)
 	cmd := exec.Command(need.Program(t, "go"), "build", "-ldflags=-s -w", "-trimpath", "-o", path)
 	cmd.Dir = filepath.Join("..", "..", "source", "goroutines", "testdata", name)
-	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

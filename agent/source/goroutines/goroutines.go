@@ -2,7 +2,9 @@
 // which of them wait, what for, where in the code, and since when at least. The
 // program is neither stopped nor changed, and needs no preparation: its memory
 // is read with process_vm_readv(2) while it runs on, symbols and offsets come
-// from its executable (package gosym). Go 1.18 and later, amd64 and arm64.
+// from its executable (package gosym). Go 1.18 and later, amd64 and arm64; the
+// tests run programs of Go 1.21 and later, which are those that the go command
+// can fetch.
 //
 // What is read from a running program may be torn, so a goroutine is reported
 // only if it was the same in every look at it, and once more after its stack
@@ -218,7 +220,10 @@ func clockDifference(pid int32) time.Duration {
 // it.
 func Blind(err error) fact.Blind {
 	b := fact.Blind{Source: "goroutines", Error: err.Error()}
-	if errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		b.Needs = "a kernel with CONFIG_CROSS_MEMORY_ATTACH"
+	case errors.Is(err, fs.ErrPermission):
 		b.Needs = capability.Missing("CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE)
 		scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
 		if strings.TrimSpace(string(scope)) == "3" {

@@ -39,7 +39,7 @@ func build(t *testing.T, program string, env []string, flags ...string) string {
 	golang := func(args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, need.Program(t, "go"), args...)
 		cmd.Dir = filepath.Join("testdata", program)
-		cmd.Env = append(append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0"), env...)
+		cmd.Env = append(append(os.Environ(), "GOFLAGS=-buildvcs=false", "GOWORK=off", "CGO_ENABLED=0"), env...)
 		return cmd.CombinedOutput()
 	}
 	if out, err := golang("version"); err != nil {

@@ -48,7 +48,7 @@ func fetched(t *testing.T, toolchain string) bool {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, need.Program(t, "go"), "version")
-	cmd.Env = append(os.Environ(), "GOTOOLCHAIN="+toolchain, "GOFLAGS=")
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN="+toolchain, "GOFLAGS=-buildvcs=false")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Logf("not tested with %s, which cannot be had here: %v: %s", toolchain, err, out)
@@ -61,7 +61,7 @@ func build(t *testing.T, toolchain, arch, cgo string, flags ...string) string {
 	path := filepath.Join(t.TempDir(), "answers")
 	cmd := exec.Command(need.Program(t, "go"), append([]string{"build", "-o", path}, flags...)...)
 	cmd.Dir = filepath.Join("testdata", "answers")
-	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "GOARCH="+arch, "CGO_ENABLED="+cgo)
+	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=false", "GOWORK=off", "GOARCH="+arch, "CGO_ENABLED="+cgo)
 	if toolchain != "" {
 		cmd.Env = append(cmd.Env, "GOTOOLCHAIN="+toolchain)
 	}

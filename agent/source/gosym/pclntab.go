@@ -13,10 +13,9 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
 
-// What a table of functions may have. The largest Go programs have some 300,000
-// functions.
+// What a table of functions may have. The largest Go programs have some 300,000.
 const (
-	mostFuncs   = 1 << 24
+	mostFuncs   = 1 << 21
 	mostInlined = 100     // calls inlined into each other
 	mostText    = 1 << 10 // bytes of a name
 	mostSteps   = 1 << 20 // of decoding, for one lookup
