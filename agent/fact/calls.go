@@ -31,6 +31,7 @@ type Goroutine struct {
 	ID      uint64
 	State   string        // what for, in the words of Go's own stack traces: chan receive, IO wait, select
 	Since   time.Duration // it waits at least so long; see package goroutines
+	Looked  bool          // Since is only the time between the looks: no garbage collection has seen it wait
 	Stack   []Call        // innermost first, without the runtime's own; shared by those that are alike
 	Cut     bool          // the stack goes on
 	Created Call          // the go statement that started it; empty for the main goroutine

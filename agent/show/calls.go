@@ -127,10 +127,10 @@ func goroutineGroups(p *page, waiters []verdict.Waiter) {
 // writeGroup writes goroutines of one stack, the longest of which is the first.
 func writeGroup(p *page, group []*verdict.Waiter) {
 	first, last := group[0], group[len(group)-1]
-	head := fmt.Sprintf("goroutine %d waits for %s, at least %s (%s)", first.ID, first.For, bound.Format(first.Since), first.State)
+	head := fmt.Sprintf("goroutine %d waits for %s, %s (%s)", first.ID, first.For, atLeast(first.Goroutine), first.State)
 	if n := len(group); n > 1 {
-		head = fmt.Sprintf("%s wait for %s, at least %s to %s (%s), such as %d", plural(n, "goroutine"), first.For,
-			bound.Format(last.Since), bound.Format(first.Since), first.State, first.ID)
+		head = fmt.Sprintf("%s wait for %s, the longest %s, the shortest %s (%s), such as %d", plural(n, "goroutine"), first.For,
+			atLeast(first.Goroutine), atLeast(last.Goroutine), first.State, first.ID)
 	}
 	p.hang("  ", "      ", p.style.paint("33", head))
 	lines := folded(first.Stack)
@@ -147,6 +147,15 @@ func writeGroup(p *page, group []*verdict.Waiter) {
 	for _, l := range lines {
 		p.line("      " + strings.TrimRight(l.call+strings.Repeat(" ", width-visible(l.call))+"  "+l.place, " "))
 	}
+}
+
+// atLeast is how long a goroutine waits. What is only as long as the look says
+// so: it may be much longer.
+func atLeast(g *fact.Goroutine) string {
+	if g.Looked {
+		return "all " + bound.Format(g.Since) + " of this look or longer"
+	}
+	return "at least " + bound.Format(g.Since)
 }
 
 // stackLine is one line of a stack: what was called, and where that is.
@@ -189,6 +198,7 @@ type goroutineJSON struct {
 	ID        uint64     `json:"id"`
 	State     string     `json:"state"`
 	Since     float64    `json:"since_seconds"` // at least
+	Looked    bool       `json:"since_is_look"` // it is only the length of the look
 	For       string     `json:"waits_for"`
 	Prompt    bool       `json:"prompt"`
 	AskedBy   *callJSON  `json:"asked_by"`
@@ -243,7 +253,7 @@ func waitingOf(w *verdict.Waiting) waitingJSON {
 	}
 	for i := range w.Goroutines {
 		g := &w.Goroutines[i]
-		one := goroutineJSON{ID: g.ID, State: g.State, Since: seconds(g.Since), For: g.For, Prompt: g.Prompt, AskedBy: callOf(g.Asked),
+		one := goroutineJSON{ID: g.ID, State: g.State, Since: seconds(g.Since), Looked: g.Looked, For: g.For, Prompt: g.Prompt, AskedBy: callOf(g.Asked),
 			Stack: []callJSON{}, Cut: g.Cut, CreatedBy: callOf(g.Created)}
 		for _, c := range g.Stack {
 			one.Stack = append(one.Stack, callJSON{c.Func, c.File, c.Line})

@@ -29,7 +29,7 @@ func waiting() []verdict.Waiting {
 			Goroutine: &fact.Goroutine{ID: 2153 + uint64(i), State: "chan receive", Since: 242*time.Second - i*time.Millisecond, Stack: channel,
 				Created: fact.Call{Func: "main.main", File: "/src/cke/main.go", Line: 23}}})
 	}
-	crowd = append(crowd, verdict.Waiter{For: "an HTTP answer", Goroutine: &fact.Goroutine{ID: 9, State: "select", Since: 31 * time.Second, Stack: http, Cut: true}})
+	crowd = append(crowd, verdict.Waiter{For: "an HTTP answer", Goroutine: &fact.Goroutine{ID: 9, State: "select", Since: 2 * time.Second, Looked: true, Stack: http, Cut: true}})
 	return []verdict.Waiting{
 		{PID: 812, Process: "manager", Netns: 1, Peer: netip.MustParseAddrPort("10.0.0.7:22"), Count: 1, Since: 242 * time.Second, Acknowledged: fact.Seen(true),
 			Sure: true, Sent: fact.Seen(uint64(5120)), Received: fact.Seen(uint64(9000)), Goroutines: crowd},

@@ -115,7 +115,7 @@ var hungGoroutine = Rule{
 	Meaning: `Every living peer answers some questions at once: a TCP or TLS handshake, the opening of an SSH channel, a request on one, a name lookup. This Go program has waited over a minute for such an answer. Nothing but a deadline will end the wait; where other traffic keeps the connection alive (keepalives that are answered), not even its death does.
 
 The goroutine was the same in several looks, and a garbage collection has seen it wait over a minute ago. What is told is read from the program's memory and executable, without stopping it; it needs no symbols.`,
-	Wrong: `A server that makes its clients wait on purpose (a tarpit), or that asks a person before it opens a channel. HTTP, gRPC and SQL answers may take as long as they like and are not judged by this rule; lifeline calls lists them. Programs whose garbage collector is off, or that have waited for less than two of its cycles, are not seen.`,
+	Wrong: `A server that makes its clients wait on purpose (a tarpit), or that asks a person before it opens a channel. HTTP, gRPC and SQL answers may take as long as they like and are not judged by this rule; lifeline calls lists them. A program that hardly allocates, or whose garbage collector is off, collects no garbage, and nothing else tells how long its goroutines have waited: it is seen only when the look itself takes over a minute (--for 61s).`,
 	Fix: []string{
 		"lifeline calls --pid PID shows the stack of each goroutine that waits",
 		"give the call a deadline: a context where it takes one, SetDeadline on the connection where it does not (golang.org/x/crypto/ssh)",

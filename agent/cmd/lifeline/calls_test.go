@@ -101,7 +101,7 @@ func TestCallsFindsTheStory(t *testing.T) {
 		t.Errorf("got %+v", g)
 	}
 	stdout, stderr, code := lifeline(t, "calls", "--process", "story", "--peer", "127.0.0.1", "--for", "600ms")
-	want := fmt.Sprintf("  goroutine %s waits for an SSH channel to be confirmed, at least ", id)
+	want := fmt.Sprintf("  goroutine %s waits for an SSH channel to be confirmed, all ", id)
 	if code != exitWell || !strings.Contains(stdout, want) || !strings.Contains(stdout, "      main.reconcile ") {
 		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
 	}

@@ -16,8 +16,10 @@
 // collection that saw the goroutine wait for the first time; see timeline.go for
 // how that is known, and why Go's own stack traces may say up to two minutes too
 // much. A collection comes at least every two minutes (sysmon, runtime/proc.go)
-// unless it is switched off, so who waits for long is never said to have waited
-// much more than two minutes too short.
+// unless it is switched off, but only once there has been a first (gcTrigger.test,
+// runtime/mgc.go), which takes a heap of 4 MiB. So in a program that has collected
+// garbage before, who waits for long is said to wait at most some two minutes too
+// short; in one that hardly allocates only the time of the looks is known.
 //
 // Rights: those of PTRACE_MODE_ATTACH, ptrace(2), without attaching: the same
 // user, and CAP_SYS_PTRACE for others, for programs with more capabilities, and

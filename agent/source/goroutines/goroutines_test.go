@@ -279,7 +279,7 @@ func TestStory(t *testing.T) {
 
 	const over = 600 * time.Millisecond
 	g := find(over)
-	if most := time.Since(manager.begun); g.Since < over || g.Since > most {
+	if most := time.Since(manager.begun); g.Since < over || g.Since > most || !g.Looked {
 		t.Errorf("waits for %v, which is not from %v to %v", g.Since, over, most)
 	}
 	var calls []string
@@ -303,7 +303,7 @@ func TestStory(t *testing.T) {
 	seen := time.Now()
 	time.Sleep(time.Second)
 	least := time.Since(seen)
-	if g = find(30 * time.Millisecond); g.Since < least || g.Since > least+time.Second {
+	if g = find(30 * time.Millisecond); g.Since < least || g.Since > least+time.Second || g.Looked {
 		t.Errorf("waits for %v, which is not from %v to a second more", g.Since, least)
 	}
 	t.Logf("goroutine %d, %s, for at least %v of %v: %s", g.ID, g.State, g.Since, time.Since(manager.begun), strings.Join(calls, " < "))

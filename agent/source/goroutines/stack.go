@@ -63,11 +63,12 @@ func (w *walker) chunk(records []record) ([]fact.Goroutine, error) {
 		if trace.own {
 			continue
 		}
-		since := now.Sub(w.t.first)
-		if begin := w.times.after(again[i].since); begin > 0 {
-			since = max(since, clock-time.Duration(begin))
+		g := fact.Goroutine{ID: waits[i].id, State: trace.state, Since: now.Sub(w.t.first), Looked: true, Stack: trace.calls, Cut: trace.cut}
+		if begin := w.times.after(again[i].since); begin > 0 && clock-time.Duration(begin) > g.Since {
+			g.Since, g.Looked = clock-time.Duration(begin), false
 		}
-		all = append(all, fact.Goroutine{ID: waits[i].id, State: trace.state, Since: since, Stack: trace.calls, Cut: trace.cut, Created: w.created(waits[i].created)})
+		g.Created = w.created(waits[i].created)
+		all = append(all, g)
 	}
 	return all, nil
 }
