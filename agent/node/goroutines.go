@@ -73,7 +73,8 @@ func (n *Node) openTargets(ctx context.Context, w Want, m *fact.Machine) *target
 			continue
 		}
 		program, err := n.programs.OfProcess(pid)
-		if err == nil && program.Go == "" {
+		known := err == nil
+		if known && program.Go == "" {
 			continue
 		}
 		if len(t.open) == mostTargets || time.Now().After(deadline) || ctx.Err() != nil {
@@ -81,6 +82,9 @@ func (n *Node) openTargets(ctx context.Context, w Want, m *fact.Machine) *target
 			continue
 		}
 		target, err := goroutines.Open(pid)
+		if errors.Is(err, gosym.ErrNotGo) && !known {
+			continue
+		}
 		if err != nil {
 			t.fail(err)
 			continue
@@ -129,9 +133,9 @@ func (t *targets) each(do func(*goroutines.Target) error) {
 	})
 }
 
-// fail keeps an error, other than that there is nothing to look at.
+// fail keeps an error, other than that the process is gone.
 func (t *targets) fail(err error) {
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, gosym.ErrNotGo) {
+	if !errors.Is(err, fs.ErrNotExist) {
 		t.failed = append(t.failed, err)
 	}
 }

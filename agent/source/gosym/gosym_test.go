@@ -386,7 +386,7 @@ func FuzzTable(f *testing.F) {
 
 // cut makes a small program of a large one: an ELF header and segments of its
 // own, with the first functions of a real table.
-func cut(f *testing.F, path string) []byte {
+func cut(f testing.TB, path string) []byte {
 	table, err := Open(path)
 	if err != nil {
 		f.Fatal(err)
