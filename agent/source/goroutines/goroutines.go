@@ -2,9 +2,7 @@
 // which of them wait, what for, where in the code, and since when at least. The
 // program is neither stopped nor changed, and needs no preparation: its memory
 // is read with process_vm_readv(2) while it runs on, symbols and offsets come
-// from its executable (package gosym). Go 1.18 and later, amd64 and arm64; the
-// tests run programs of Go 1.21 and later, which are those that the go command
-// can fetch.
+// from its executable (package gosym). Go 1.18 and later, amd64 and arm64.
 //
 // What is read from a running program may be torn, so a goroutine is reported
 // only if it was the same in every look at it, and once more after its stack

@@ -119,4 +119,5 @@ func main() {
 			fmt.Println(hashes.Load())
 		}
 	}
+	runtime.KeepAlive(server)
 }
