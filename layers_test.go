@@ -59,6 +59,8 @@ var layers = []layer{
 	{"agent/source/procfs", library, []string{"agent/fact", "agent/source/capability", "agent/source/procfs/bounded", xsys}, "processes"},
 	{"agent/source/procfs/bounded", library, nil, "calls that may never return, with a way out"},
 	{"agent/source/gobin", library, []string{"agent/fact", "agent/source/procfs/bounded", xsys}, "what an executable says of itself"},
+	{"agent/source/gosym", library, []string{"agent/fact", "agent/source/gobin"}, "symbols and layouts of Go programs, from the executable alone"},
+	{"agent/source/goroutines", library, []string{"agent/fact", "agent/source/capability", "agent/source/gosym", xsys}, "goroutines of running Go programs, read from outside"},
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
 	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions and resets as they happen, by BPF tracepoints"},
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},

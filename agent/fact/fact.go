@@ -30,7 +30,8 @@ type Machine struct {
 	Sockets    []Socket
 	Processes  []Process // sorted by PID; those that hold a socket, or all where the look asked for all
 	Conntrack  []Conntrack
-	Names      *Names // nil when not looked at
+	Names      *Names       // nil when not looked at
+	Goroutines []Goroutines // by PID, of the Go processes that were asked for
 	Blind      []Blind
 
 	// Earlier is the look before this one, nil when there was only one. Rules
@@ -40,7 +41,7 @@ type Machine struct {
 
 // Blind is what could not be looked at, and what would let it be seen.
 type Blind struct {
-	Source string // the source's name: namespaces, sockets, owners, options, processes, routes, conntrack, names
+	Source string // the source's name: namespaces, sockets, owners, options, processes, goroutines, routes, conntrack, names
 	Error  string // what happened, in one line
 	Needs  string // the capability, kernel version or program that would show it; "" when nothing would
 }

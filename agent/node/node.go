@@ -59,6 +59,11 @@ type Want struct {
 	Full       bool // also processes in full, conntrack, own addresses and name resolution
 	Probe      bool // with Full: ask each nameserver one question
 
+	// Goroutines chooses among the processes with connections of their own those
+	// whose goroutines [Node.Watch] looks at, where they are Go programs; nil
+	// chooses none.
+	Goroutines func(*fact.Process) bool
+
 	first bool // with Full: only what is compared with a later look
 }
 
@@ -71,14 +76,15 @@ func (n *Node) Watch(ctx context.Context, d time.Duration, w Want) (*fact.Machin
 	if err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, d); err != nil {
+	parked, blind, err := n.watchGoroutines(ctx, d, w, earlier)
+	if err != nil {
 		return nil, err
 	}
 	m, err := n.Look(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	m.Earlier = earlier
+	m.Earlier, m.Goroutines, m.Blind = earlier, parked, append(m.Blind, blind...)
 	return m, nil
 }
 

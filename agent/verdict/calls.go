@@ -76,7 +76,7 @@ func judgeUnanswered(v *view) []Finding {
 	var groups []waiting
 	for i := range v.conns {
 		c := &v.conns[i]
-		if !waitsForAnswer(c) {
+		if !waitsForAnswer(c, longWait) {
 			continue
 		}
 		k := key{owner(c.Socket), c.Netns, c.Remote}
@@ -104,8 +104,8 @@ func judgeUnanswered(v *view) []Finding {
 func (w waiting) weight() int { return min(w.likely, 1)<<30 + min(w.count, 1<<30-1) }
 
 // waitsForAnswer reports a connection that was opened here, whose last word was
-// ours, and to which every byte of it was acknowledged long ago.
-func waitsForAnswer(c *conn) bool {
+// ours, at least so long ago, and to which every byte of it was acknowledged.
+func waitsForAnswer(c *conn, least time.Duration) bool {
 	if c.accepted || c.State != fact.Established || c.RecvQueue > 0 ||
 		c.Conn.Unacked > 0 || c.Conn.NotSent > 0 || c.Conn.Probes > 0 {
 		return false
@@ -115,7 +115,7 @@ func waitsForAnswer(c *conn) bool {
 	if !spoke || !heard || out == 0 {
 		return false
 	}
-	if c.Conn.LastSent <= longWait || c.Conn.LastReceived < c.Conn.LastSent {
+	if c.Conn.LastSent <= least || c.Conn.LastReceived < c.Conn.LastSent {
 		return false
 	}
 	if in == 0 {

@@ -27,6 +27,8 @@ import (
 //	resolv 10.8.0.1 10.8.0.2 timeout=1s attempts=2 rotate
 //	nameserver 10.8.0.1 answers=2ms | silent="timed out" | noroute="why" | unasked
 //	nsswitch files mdns4_minimal [NOTFOUND=return] dns
+//	goroutine 4000x 21 pid=7 state="chan receive" since=4m stack=a.f<b.g<main.main
+//	                                                goroutines that wait, innermost call first
 //	near S001 S002                                  these rules must stay silent
 //
 // Nx repeats a line; + after an address or a port counts it up. A key that
@@ -204,6 +206,8 @@ func (w *world) add(l words) error {
 		err = w.conntrack(&l)
 	case "flow":
 		err = w.flow(&l, n)
+	case "goroutine":
+		err = w.goroutine(&l, n)
 	case "resolv", "nameserver", "nsswitch":
 		err = w.names(kind, &l)
 	default:
@@ -285,6 +289,26 @@ func (w *world) conntrack(l *words) error {
 	w.now.Conntrack = append(w.now.Conntrack, now)
 	w.was.Conntrack = append(w.was.Conntrack, was)
 	return firstError([]error{errs[0], errs[1], err})
+}
+
+func (w *world) goroutine(l *words, n int) error {
+	id, err := integer[uint32](l.next())
+	g := fact.Goroutine{State: l.text("state")}
+	var pid int32
+	errs := []error{err, set(l, "pid", &pid, integer[int32]), set(l, "since", &g.Since, time.ParseDuration)}
+	for name := range strings.SplitSeq(l.text("stack"), "<") {
+		g.Stack = append(g.Stack, fact.Call{Func: name, File: "/src/file.go", Line: 10 * (len(g.Stack) + 1)})
+	}
+	at := slices.IndexFunc(w.now.Goroutines, func(g fact.Goroutines) bool { return g.PID == pid })
+	if at < 0 {
+		at = len(w.now.Goroutines)
+		w.now.Goroutines = append(w.now.Goroutines, fact.Goroutines{PID: pid})
+	}
+	for i := range n {
+		g.ID = uint64(id) + uint64(i)
+		w.now.Goroutines[at].Parked = append(w.now.Goroutines[at].Parked, g)
+	}
+	return firstError(errs)
 }
 
 func (w *world) names(kind string, l *words) error {

@@ -36,6 +36,7 @@ var Rules = []Rule{
 	silentNameserver,
 	hiddenSource,
 	unansweredCall,
+	hungGoroutine,
 	silentPeer,
 	longSilence,
 	keepAliveOff,

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/show"
 	"github.com/lifeline-go/lifeline/agent/verdict"
@@ -62,7 +63,7 @@ func runCheck(cmd *cobra.Command, f *checkFlags) error {
 	}
 	n := node.New()
 	defer n.Close()
-	m, err := n.Watch(cmd.Context(), f.look, node.Want{Full: true, Probe: !f.noProbe})
+	m, err := n.Watch(cmd.Context(), f.look, node.Want{Full: true, Probe: !f.noProbe, Goroutines: goroutinesOf(keep)})
 	if err != nil {
 		return blindError{err}
 	}
@@ -80,6 +81,17 @@ func runCheck(cmd *cobra.Command, f *checkFlags) error {
 		err = errFindings
 	}
 	return err
+}
+
+// goroutinesOf chooses all processes where some rule asks about their
+// goroutines.
+func goroutinesOf(keep func(string, verdict.Promise) bool) func(*fact.Process) bool {
+	for _, r := range verdict.Rules {
+		if slices.Contains(r.Sees, "goroutines") && keep(r.Code, r.Promise) {
+			return func(*fact.Process) bool { return true }
+		}
+	}
+	return nil
 }
 
 // chosen returns whether --only and --skip leave a rule.

@@ -99,7 +99,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newLab())
+	root.AddCommand(newCheck(), newCalls(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newLab())
 	return root
 }
 

@@ -15,6 +15,7 @@ package gobin
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -134,18 +135,65 @@ func (c *Cache) file(handle int) (fact.Program, error) {
 	if o, ok := c.recall(id); ok {
 		return o.program, o.err
 	}
-	// O_NONBLOCK: not to wait for whoever holds a lease on the file.
-	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(handle), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := reopen(handle)
 	if err != nil {
 		return fact.Program{}, err
 	}
-	f := os.NewFile(uintptr(fd), "executable")
 	defer f.Close()
 	p, err := inspect(&image{file: f, size: st.Size, left: mostRead})
 	if _, disk := errors.AsType[*fs.PathError](err); !disk {
 		c.remember(id, outcome{p, err})
 	}
 	return p, err
+}
+
+// reopen opens for reading the regular file that an O_PATH handle refers to.
+// O_NONBLOCK: not to wait for whoever holds a lease on the file.
+func reopen(handle int) (*os.File, error) {
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(handle), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "executable"), nil
+}
+
+// Open opens the executable file at path for reading, for sources that read
+// more of it than this one does, and returns its size. Only a regular file is
+// opened, and its first bytes were read within [bounded.Patience]. The caller
+// must close it.
+func Open(path string) (*os.File, int64, error) {
+	f, err := bounded.Do(&hangs, path, func() (*os.File, error) {
+		handle, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer unix.Close(handle)
+		var st unix.Stat_t
+		if err := unix.Fstat(handle, &st); err != nil {
+			return nil, err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return nil, fmt.Errorf("%w, but %s", ErrNotProgram, kind(st.Mode))
+		}
+		f, err := reopen(handle)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := f.ReadAt(make([]byte, 1), 0); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("%w: it cannot be read: %w", ErrNotProgram, err)
+		}
+		return f, nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, size, nil
 }
 
 func (c *Cache) recall(id identity) (outcome, bool) {

@@ -1,0 +1,3 @@
+module example.org/waits
+
+go 1.21

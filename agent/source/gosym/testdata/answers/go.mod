@@ -1,0 +1,3 @@
+module example.org/answers
+
+go 1.21
