@@ -89,6 +89,7 @@ func TestHeartbeatAnswered(t *testing.T) {
 		}, neverDead(t))
 		time.Sleep(time.Hour)
 		b.Stop()
+		time.Sleep(5 * time.Second) // a ping may be under way
 		mu.Lock()
 		defer mu.Unlock()
 		if n := len(asked); n < 100 || n > 160 {
