@@ -44,6 +44,7 @@ var dependencies = map[string]map[string]string{
 		"github.com/rogpeppe/go-internal": "testscript: the command is tested as it is typed",
 		"github.com/spf13/cobra":          "subcommands, flags, help",
 		"github.com/spf13/pflag":          "help shows the flags of a command and of all commands as one list",
+		"golang.org/x/crypto":             "keys and callbacks of package ssh are those of x/crypto",
 		"golang.org/x/net":                "dnsmessage: what a nameserver answers",
 		"golang.org/x/sys":                "system calls",
 	},

@@ -72,7 +72,7 @@ var layers = []layer{
 	{"agent/act/evac", library, []string{"agent/fact", "agent/source/conntrack", "agent/source/route", netlink, xsys}, "resets the flows that a node forwards, before it goes"},
 	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/act/*", "agent/source/*", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
-	{"agent/lab", support, []string{".", "bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
+	{"agent/lab", support, []string{".", "bound", "ssh", "internal/need", "internal/leakcheck", xcrypto, xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
 }
 

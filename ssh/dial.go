@@ -86,8 +86,11 @@ func Dial(ctx context.Context, host string, config Config) (*Client, error) {
 	dialer := lifeline.Dialer{Policy: config.Policy, Net: config.Net}
 	conn, err := dialer.DialContext(ctx, "tcp", address(host))
 	if err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case errors.Is(err, lifeline.ErrUnanswered):
+			err = fmt.Errorf("%w: %w", &BudgetError{"Connect", config.Policy.Connect}, err)
 		}
 		return nil, &Error{Phase: Connect, Host: host, Elapsed: time.Since(began), Err: err}
 	}

@@ -50,6 +50,7 @@
 // Stdin, a Writer given as Stdout) does not keep a call from returning, but
 // keeps its own goroutine until it returns. A net.Conn given to [NewClient] must
 // unblock its Read and Write when closed. Closing a channel does not end the
-// remote process; a command that is given up is sent SIGTERM and SIGKILL, which
-// servers may ignore. After [Client.Close] nothing else is left.
+// remote process. A command that is given up is sent SIGTERM and SIGKILL, which
+// servers may ignore: OpenSSH passes no signals on where the user is root. With a
+// [Pty] the process is hung up. After [Client.Close] nothing else is left.
 package ssh
