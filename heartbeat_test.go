@@ -155,7 +155,7 @@ func TestHeartbeatSpreads(t *testing.T) {
 			beats[i] = h.Add("", ping, neverDead(t))
 		}
 		time.Sleep(25 * time.Second)
-		if n := most(); n > 2*many/25 {
+		if n := most(); n > 3*many/25 { // those asked first are asked again before the last are asked at all
 			t.Errorf("asked %d of %d in a second after they were added", n, many)
 		}
 		time.Sleep(100 * time.Millisecond)
