@@ -202,8 +202,9 @@ func (f *labFlags) announce(w io.Writer) {
 		takes = max(takes, f.spread+150*time.Second)
 		fmt.Fprintf(w, "Beside them, %d that have nothing but Go; --quick does without.\n", f.alone)
 		if slices.Contains(runs, sending) {
-			fmt.Fprintf(w, "For those that send, tcp_retries2 of their hosts is %d instead of 15: the wait of %v (computed) becomes %v.\n",
-				shortRetries2, bound.Conn{}.Sending(), bound.Conn{Sysctl: bound.Sysctl{Retries2: shortRetries2}}.Sending())
+			fmt.Fprintf(w, "Of these, a server that sends would wait for %v (computed): for it, tcp_retries2 is %d instead of 15, which makes it %v.\n"+
+				"Its clients only receive: they wait for their keepalive, as who is idle does.\n",
+				bound.Conn{}.Sending(), shortRetries2, bound.Conn{Sysctl: bound.Sysctl{Retries2: shortRetries2}}.Sending())
 		}
 	}
 	fmt.Fprintf(w, "This takes about %s; Ctrl-C takes everything down.\n\n", bound.Format(takes.Round(10*time.Second)))
