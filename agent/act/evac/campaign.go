@@ -14,7 +14,8 @@ const (
 	shortTick    = 5 * time.Millisecond  // between batches at Rate
 	firstLook    = 10 * time.Millisecond // after the last batch; then twice as long each time
 	longestLook  = 500 * time.Millisecond
-	lookCost     = 2                     // looks take no more than one part of so many
+	lookCost     = 4                     // looks take no more than one part of so many,
+	tailCost     = 2                     // and of so many once all is begun
 	nudgeAgain   = 50 * time.Millisecond // who does not answer; then nudgeSlower times as long each time
 	nudgeSlower  = 4
 	mostNudges   = 4
@@ -199,7 +200,11 @@ func (c *campaign) look(over bool) (done bool, err error) {
 	if fresh > 0 {
 		c.every = firstLook
 	}
-	c.every = max(c.every, (lookCost-1)*c.looked.Sub(began))
+	cost := time.Duration(lookCost)
+	if c.begun == len(c.targets) {
+		cost = tailCost
+	}
+	c.every = max(c.every, (cost-1)*c.looked.Sub(began))
 	return over || told && fresh == 0, nil
 }
 
