@@ -307,7 +307,7 @@ func (p *play) tellAt(at time.Duration, text string) {
 	if p.Event == nil {
 		return
 	}
-	e := Event{Text: text}
+	e := Event{At: at, Text: text}
 	if p.death != 0 {
 		e.Dead, e.Since = true, at-p.death
 	}

@@ -38,10 +38,10 @@ func Now() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// tellAfter is how long events may be kept back: when thousands of reads return
+// TellAfter is how long events may be kept back: when thousands of reads return
 // at once, telling of each would take the processor from those that have yet to
 // return. An event has the time at which it happened, not that of its telling.
-const tellAfter = 250 * time.Millisecond
+const TellAfter = 250 * time.Millisecond
 
 // teller writes events, from any goroutine.
 type teller struct {
@@ -58,7 +58,7 @@ func (t *teller) tell(what string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.pending) == 0 {
-		time.AfterFunc(tellAfter, t.flush)
+		time.AfterFunc(TellAfter, t.flush)
 	}
 	t.pending = append(t.pending, e)
 }
