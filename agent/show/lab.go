@@ -49,6 +49,7 @@ func Lab(w io.Writer, runs []LabRun) {
 			elapsed(r.First, "-"), last, limit, cmp.Or(strings.Join(r.By, ", "), "-"))
 	}
 	_ = t.Flush()
+	fmt.Fprintf(w, "\nTimes count from the death of the node, or from its being told to go.\nKERNEL'S BOUND is how long programs could have waited; those that send, from their next heartbeat on.\n")
 }
 
 // elapsed tells seconds, so that those of a column compare at a glance.

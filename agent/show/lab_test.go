@@ -36,6 +36,9 @@ sending  Go alone      server   20           -        26 s           55 s       
 sending  Go alone      server   4,224        -        -              not waited for          15 min 29 s           -
 sending  lifeline cut  server   4,224        0.80 s   0.81 s         1.01 s                  15 min 29 s           end of file, software caused connection abort
 idle     lifeline cut  clients  4,224        -        1.00 s         224 of 4,224 never did  150 s                 software caused connection abort
+
+Times count from the death of the node, or from its being told to go.
+KERNEL'S BOUND is how long programs could have waited; those that send, from their next heartbeat on.
 `
 	var out bytes.Buffer
 	Lab(&out, labRuns)

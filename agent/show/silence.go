@@ -209,13 +209,20 @@ func choose(n int, one, many string) string {
 	return many
 }
 
-// Change writes a verdict that fell or was lifted as one line.
+// Change writes a verdict that fell or was lifted as one line. It leaves out
+// owners and times that are not known: a watch may not have looked for them.
 func Change(w io.Writer, c *verdict.Change, s Style) {
 	at := c.Time.Format("15:04:05.000")
 	switch c.Verdict {
 	case verdict.Silent:
-		fmt.Fprintf(w, "%s  %s, nothing acknowledged for %s; %s; %s\n", at, s.paint(peerColours[c.Verdict], c.Addr.String()+" is "+stateOf(&c.Peer)),
-			spanOr(c.Quiet, "?"), owners(c.Processes), noticed(&c.Peer))
+		parts := []string{fmt.Sprintf("%s, nothing acknowledged for %s", s.paint(peerColours[c.Verdict], c.Addr.String()+" is "+stateOf(&c.Peer)), spanOr(c.Quiet, "?"))}
+		if slices.ContainsFunc(c.Processes, func(h verdict.Holder) bool { return h.PID != 0 }) {
+			parts = append(parts, owners(c.Processes))
+		}
+		if c.First.OK || c.Never {
+			parts = append(parts, noticed(&c.Peer))
+		}
+		fmt.Fprintf(w, "%s  %s\n", at, strings.Join(parts, "; "))
 	case verdict.Alive:
 		fmt.Fprintf(w, "%s  %s answers again after %s: %s\n", at, c.Addr, bound.Format(c.Silent), plural(c.Count, "connection"))
 	default:

@@ -83,6 +83,17 @@ func TestChangeText(t *testing.T) {
 	}
 }
 
+// Who did not look for owners and options does not say that there are none.
+func TestChangeOfBriefWatch(t *testing.T) {
+	c := changes()[0]
+	c.Processes, c.First, c.Last = []verdict.Holder{{Count: c.Count}}, fact.Known[time.Duration]{}, fact.Known[time.Duration]{}
+	var b bytes.Buffer
+	Change(&b, &c, Style{})
+	if want := "  10.77.1.2 is silent: 4,224 connections, nothing acknowledged for 12 s\n"; !strings.HasSuffix(b.String(), want) {
+		t.Errorf("got %q, want %q at its end", b.String(), want)
+	}
+}
+
 func TestSilenceJSON(t *testing.T) {
 	var b bytes.Buffer
 	if err := SilenceJSON(&b, machine(), peers(), flows(1), 0); err != nil {

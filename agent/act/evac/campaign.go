@@ -14,8 +14,10 @@ const (
 	shortTick    = 5 * time.Millisecond  // between batches at Rate
 	firstLook    = 10 * time.Millisecond // after the last batch; then twice as long each time
 	longestLook  = 500 * time.Millisecond
-	lookCost     = 4                      // looks take no more than one part of so many
-	nudgeAgain   = 600 * time.Millisecond // Linux answers a connection twice a second, see nudge
+	lookCost     = 4                     // looks take no more than one part of so many,
+	tailCost     = 2                     // and of so many once all is begun
+	nudgeAgain   = 50 * time.Millisecond // who does not answer; then nudgeSlower times as long each time
+	nudgeSlower  = 4
 	mostNudges   = 4
 	tailShare    = 25 // one part of so many of the time is kept for the last answers
 	shortestTail = 20 * time.Millisecond
@@ -47,6 +49,7 @@ type campaign struct {
 	last    time.Time // when the latest end was seen to be told
 	looked  time.Time
 	every   time.Duration // between looks
+	read    time.Time     // when connection tracking was read last
 	stale   bool
 	offload int
 	unsent  error
@@ -55,7 +58,7 @@ type campaign struct {
 
 func newCampaign(o Options, t *table, n *nudger, start time.Time) *campaign {
 	c := &campaign{options: o, table: t, nudger: n, start: start, known: make(map[tuple]*target), every: firstLook}
-	c.pace.last, c.looked, c.last = start, time.Now(), start
+	c.pace.last, c.looked, c.read, c.last = start, time.Now(), start, start
 	if o.Within > 0 {
 		c.end = start.Add(o.Within)
 		c.pace.end = c.end.Add(-max(o.Within/tailShare, shortestTail))
@@ -102,12 +105,9 @@ func (c *campaign) run(ctx context.Context) error {
 		}
 		over := !c.end.IsZero() && now.After(c.end)
 		if over || now.Sub(c.looked) >= c.every && c.mayLook() {
-			fresh, err := c.look()
-			if err != nil {
+			done, err := c.look(over)
+			if err != nil || done {
 				return err
-			}
-			if over || fresh == 0 && c.open == 0 && c.begun == len(c.targets) {
-				return nil
 			}
 		}
 		if err := sleep(ctx, c.rest()); err != nil {
@@ -151,13 +151,25 @@ func (c *campaign) reset(ctx context.Context, n int) error {
 
 // nudge asks those ends of a flow that were not told yet for a packet.
 func (c *campaign) nudge(t *target) {
+	octets := min(t.nudges, 1) // see nudge
 	t.nudges, t.nudged = t.nudges+1, time.Now()
 	if !t.server {
-		c.note(c.nudger.send(t.flow.ReplyTo, t.flow.ReplySource))
+		c.note(c.nudger.send(t.flow.ReplyTo, t.flow.ReplySource, octets))
 	}
 	if !t.client {
-		c.note(c.nudger.send(t.flow.Destination, t.flow.Source))
+		c.note(c.nudger.send(t.flow.Destination, t.flow.Source, octets))
 	}
+}
+
+// waits reports that a flow was nudged long enough ago to be nudged again: the
+// first time soon, as most answers that are missing were held back and not
+// lost, then less and less often.
+func (t *target) waits() bool {
+	patience := nudgeAgain
+	for range t.nudges - 1 {
+		patience *= nudgeSlower
+	}
+	return !t.told() && t.nudges < mostNudges && time.Since(t.nudged) >= patience
 }
 
 func (c *campaign) note(err error) {
@@ -166,31 +178,48 @@ func (c *campaign) note(err error) {
 	}
 }
 
-// look finds who was told and which flows began since, and nudges again who did
-// not answer. That what began cannot be read is no reason to leave the others.
-func (c *campaign) look() (fresh int, err error) {
+// look finds who was told, nudges again who did not answer, and reports that
+// nothing is left: which it looks for where all were told, or the time is over.
+func (c *campaign) look(over bool) (done bool, err error) {
 	began := time.Now()
 	if err := c.table.answered(c.tell); err != nil {
-		return 0, err
+		return false, err
 	}
 	for _, t := range c.targets[:c.begun] {
-		if !t.told() && t.nudges < mostNudges && time.Since(t.nudged) >= nudgeAgain {
+		if t.waits() {
 			c.nudge(t)
 		}
 	}
-	p, err := Look(c.options)
-	if err == nil {
-		fresh = c.enlist(p, true)
-	} else if c.unread == nil {
-		c.unread = err
+	fresh := 0
+	told := c.open == 0 && c.begun == len(c.targets)
+	if told || over || began.Sub(c.read) >= longestLook {
+		fresh = c.enlistLate()
 	}
 	c.looked = time.Now()
 	c.every = min(2*c.every, longestLook)
 	if fresh > 0 {
 		c.every = firstLook
 	}
-	c.every = max(c.every, lookCost*c.looked.Sub(began))
-	return fresh, nil
+	cost := time.Duration(lookCost)
+	if c.begun == len(c.targets) {
+		cost = tailCost
+	}
+	c.every = max(c.every, (cost-1)*c.looked.Sub(began))
+	return over || told && fresh == 0, nil
+}
+
+// enlistLate takes in the flows that began since. That they cannot be read is
+// no reason to leave the others.
+func (c *campaign) enlistLate() (fresh int) {
+	p, err := Look(c.options)
+	c.read = time.Now()
+	if err != nil {
+		if c.unread == nil {
+			c.unread = err
+		}
+		return 0
+	}
+	return c.enlist(p, true)
 }
 
 func (t *target) told() bool { return t.client && t.server }

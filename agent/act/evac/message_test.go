@@ -65,25 +65,28 @@ func TestNudge(t *testing.T) {
 	for _, c := range []struct {
 		w      tuple
 		header int
+		octets int
 		want   string
 	}{
-		{tuple4, sizeofIPv4, "45000028000000004006" + "0000" + "0a4d0102" + "0a4d0202" + "12671f90" + "01020304" + "0a0b0c0d" + "50100000"},
-		{tuple6, sizeofIPv6, "6000000000140640" + "fd770001000000000000000000000002" + "fd770002000000000000000000000002" + "12671f90" + "01020304" + "0a0b0c0d" + "50100000"},
+		{tuple4, sizeofIPv4, 1, "45000029000000004006" + "0000" + "0a4d0102" + "0a4d0202" + "12671f90" + "01020304" + "0a0b0c0d" + "50100000"},
+		{tuple6, sizeofIPv6, 1, "6000000000150640" + "fd770001000000000000000000000002" + "fd770002000000000000000000000002" + "12671f90" + "01020304" + "0a0b0c0d" + "50100000"},
+		{tuple4, sizeofIPv4, 0, "45000028000000004006" + "0000" + "0a4d0102" + "0a4d0202" + "12671f90" + "01020304" + "0a0b0c0d" + "50100000"},
+		{tuple6, sizeofIPv6, 0, "6000000000140640" + "fd770001000000000000000000000002" + "fd770002000000000000000000000002" + "12671f90" + "01020304" + "0a0b0c0d" + "50100000"},
 	} {
-		p := nudge(c.w.from, c.w.to, 0x01020304, 0x0a0b0c0d)
-		if got := hex.EncodeToString(p[:len(p)-4]); got != c.want {
+		p := nudge(c.w.from, c.w.to, 0x01020304, 0x0a0b0c0d, c.octets)
+		if got := hex.EncodeToString(p[:c.header+sizeofTCP-4]); got != c.want {
 			t.Errorf("%v:\ngot  %s\nwant %s", c.w, got, c.want)
 		}
-		if len(p) != c.header+sizeofTCP {
+		if len(p) != c.header+sizeofTCP+c.octets {
 			t.Errorf("%v: %d bytes", c.w, len(p))
 		}
 		// RFC 1071: with its checksum in place, the sum over all is all ones.
-		sum := uint32(unix.IPPROTO_TCP + sizeofTCP)
+		sum := uint32(unix.IPPROTO_TCP + sizeofTCP + c.octets)
 		addresses := p[12:20]
 		if c.header == sizeofIPv6 {
 			addresses = p[8:40]
 		}
-		for _, part := range [][]byte{addresses, p[c.header:]} {
+		for _, part := range [][]byte{addresses, append(p[c.header:], make([]byte, c.octets)...)} {
 			for i := 0; i < len(part); i += 2 {
 				sum += uint32(binary.BigEndian.Uint16(part[i:]))
 			}

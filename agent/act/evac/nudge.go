@@ -13,13 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A nudge is a bare acknowledgement that fits no connection: its sequence number
-// is drawn at random. Who has the connection answers with one that does fit
+// A nudge is an acknowledgement that fits no connection: its sequence number is
+// drawn at random. Who has the connection answers with one that does fit
 // (RFC 9293, section 3.10.7.4: "If an incoming segment is not acceptable, an
 // acknowledgment should be sent in reply"), and that answer carries all that a
-// reset needs to be believed. Linux answers each connection no more than twice
-// a second (tcp_oow_rate_limited in net/ipv4/tcp_input.c), and does not answer
-// the one in thousands whose number happens to fit.
+// reset needs to be believed.
+//
+// The first nudge is empty. Linux answers such a one no more than twice a second
+// on each connection, and counts its answers to keepalive probes too; and it
+// does not answer the one in thousands whose number happens to fit. So those
+// that follow carry an octet: what has data is no part of an endless exchange of
+// acknowledgements, and always answered (tcp_oow_rate_limited in
+// net/ipv4/tcp_input.c). No program gets to read that octet, unless its number is
+// by a chance of one in 2^32 the very next, and mostly not even then, as the
+// acknowledged number is random too (tcp_ack). One that is further on waits for
+// what is missing before it, which does not come: the rules answer for the other
+// end already.
 
 const (
 	sizeofTCP  = 20
@@ -65,9 +74,10 @@ func openRaw(family int) (fd int, err error) {
 	return -1, fmt.Errorf("raw socket: %w", err)
 }
 
-// send nudges who has the connection at the end to, in the name of from.
-func (n *nudger) send(from, to netip.AddrPort) (err error) {
-	p := nudge(from, to, rand.Uint32(), rand.Uint32())
+// send nudges who has the connection at the end to, in the name of from, with
+// so many octets of data.
+func (n *nudger) send(from, to netip.AddrPort, octets int) (err error) {
+	p := nudge(from, to, rand.Uint32(), rand.Uint32(), octets)
 	if to.Addr().Is4() {
 		err = unix.Sendto(n.fd4, p, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()})
 	} else {
@@ -86,20 +96,22 @@ func (n *nudger) close() {
 	}
 }
 
-// nudge is the whole packet. The kernel fills in the IPv4 checksum.
-func nudge(from, to netip.AddrPort, sequence, acknowledged uint32) []byte {
+// nudge is the whole packet; its data is zeros. The kernel fills in the IPv4
+// checksum.
+func nudge(from, to netip.AddrPort, sequence, acknowledged uint32, octets int) []byte {
 	var p []byte
+	segment := sizeofTCP + octets
 	if to.Addr().Is4() {
-		p = make([]byte, sizeofIPv4, sizeofIPv4+sizeofTCP)
+		p = make([]byte, sizeofIPv4, sizeofIPv4+segment)
 		p[0] = 4<<4 | sizeofIPv4/4
-		binary.BigEndian.PutUint16(p[2:], sizeofIPv4+sizeofTCP)
+		binary.BigEndian.PutUint16(p[2:], uint16(sizeofIPv4+segment))
 		p[8], p[9] = ttl, unix.IPPROTO_TCP
 		copy(p[12:], from.Addr().AsSlice())
 		copy(p[16:], to.Addr().AsSlice())
 	} else {
-		p = make([]byte, sizeofIPv6, sizeofIPv6+sizeofTCP)
+		p = make([]byte, sizeofIPv6, sizeofIPv6+segment)
 		p[0] = 6 << 4
-		binary.BigEndian.PutUint16(p[4:], sizeofTCP)
+		binary.BigEndian.PutUint16(p[4:], uint16(segment))
 		p[6], p[7] = unix.IPPROTO_TCP, ttl
 		copy(p[8:], from.Addr().AsSlice())
 		copy(p[24:], to.Addr().AsSlice())
@@ -111,12 +123,12 @@ func nudge(from, to netip.AddrPort, sequence, acknowledged uint32) []byte {
 	p = binary.BigEndian.AppendUint32(p, acknowledged)
 	p = append(p, sizeofTCP/4<<4, flagACK, 0, 0, 0, 0, 0, 0) // window 0, checksum, no urgent data
 	tcp := p[head:]
-	sum := sum16(from.Addr().AsSlice()) + sum16(to.Addr().AsSlice()) + unix.IPPROTO_TCP + sizeofTCP + sum16(tcp)
+	sum := sum16(from.Addr().AsSlice()) + sum16(to.Addr().AsSlice()) + unix.IPPROTO_TCP + uint32(segment) + sum16(tcp)
 	for sum>>16 != 0 {
 		sum = sum&0xffff + sum>>16
 	}
 	binary.BigEndian.PutUint16(tcp[16:], ^uint16(sum))
-	return p
+	return append(p, make([]byte, octets)...) // which add nothing to the checksum
 }
 
 // sum16 adds the 16-bit words of data, which has an even length (RFC 1071).

@@ -5,6 +5,7 @@ package evac
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -87,12 +88,13 @@ func wantAlive(t testing.TB, what string, flows []flow) {
 	for i, f := range flows {
 		for _, way := range [][2]net.Conn{{f.client, f.server}, {f.server, f.client}} {
 			_ = way[1].SetReadDeadline(time.Now().Add(10 * time.Second))
-			_, err := way[0].Write([]byte{1})
+			got := make([]byte, 2)
+			n, err := way[0].Write([]byte{1})
 			if err == nil {
-				_, err = way[1].Read(make([]byte, 1))
+				n, err = way[1].Read(got)
 			}
-			if err != nil {
-				t.Errorf("%s: flow %d is not alive: %v", what, i, err)
+			if err != nil || n != 1 || got[0] != 1 {
+				t.Errorf("%s: flow %d is not alive: got %v, %v", what, i, got[:n], err)
 				return
 			}
 		}
@@ -303,6 +305,92 @@ func TestLostNudges(t *testing.T) {
 		t.Errorf("took %v, so nothing was lost", r.Took)
 	}
 	wantReset(t, "all", flows)
+}
+
+// nudgeAll nudges both ends of all flows of the node, which are reset by it only
+// if the rules say so: here they do not.
+func nudgeAll(t *testing.T, s *lab.Story, octets, times int) {
+	t.Helper()
+	err := s.Node.Do(func() (err error) {
+		p, err := Look(Options{})
+		if err != nil {
+			return err
+		}
+		n, err := newNudger()
+		if err != nil {
+			return err
+		}
+		defer n.close()
+		a, _, err := arm(len(p.Flows))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.remove()) }()
+		for range times {
+			for _, f := range p.Flows {
+				if err := errors.Join(n.send(f.ReplyTo, f.ReplySource, octets), n.send(f.Destination, f.Source, octets)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Who has just answered a keepalive probe, or whatever did not fit, does not
+// answer an empty nudge: here not for a minute.
+func TestEndsThatHaveJustAnswered(t *testing.T) {
+	s := lab.NewStory(t, lab.NFTables)
+	flows := slices.Concat(
+		connect(t, s.LB, s.Pod.Listen("tcp", lab.StoryPod), lab.StoryNodePort, 20),
+		connect(t, s.LB, s.Pod.Listen("tcp", lab.StoryPod6), lab.StoryNodePort6, 20),
+	)
+	for _, h := range []*lab.Host{s.LB, s.Pod} {
+		h.Sysctl("net.ipv4.tcp_invalid_ratelimit", "60000")
+	}
+	nudgeAll(t, s, 0, 1)
+	r := run(t, s, Options{})
+	t.Logf("%d flows, both ends: %v", len(flows), r.Took)
+	checkCounts(t, r, len(flows))
+	wantReset(t, "all", flows)
+}
+
+// The octet of a nudge is read by nobody, in whatever state a connection is.
+func TestNudgeIsNotRead(t *testing.T) {
+	s := lab.NewStory(t, lab.NFTables)
+	l := s.Pod.Listen("tcp", lab.StoryPod)
+	open, halfClosed := connect(t, s.LB, l, lab.StoryNodePort, 50), connect(t, s.LB, l, lab.StoryNodePort, 50)
+	for _, f := range halfClosed {
+		if err := f.client.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nudgeAll(t, s, 1, 20)
+	wantAlive(t, "after nudges", open)
+	for _, f := range halfClosed {
+		_ = f.server.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if n, err := f.server.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+			t.Fatalf("the server read %d octets, %v; want the end of file alone", n, err)
+		}
+		if _, err := f.server.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		f.server.Close()
+		_ = f.client.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if got, err := io.ReadAll(f.client); err != nil || !slices.Equal(got, []byte{1}) {
+			t.Fatalf("the client read %v, %v; want what the server sent", got, err)
+		}
+	}
+	for _, f := range open {
+		f.client.Close()
+		_ = f.server.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if got, err := io.ReadAll(f.server); err != nil || len(got) != 0 {
+			t.Fatalf("the server read %v, %v; want no more than what was sent", got, err)
+		}
+	}
 }
 
 // An end that is dead already keeps nobody waiting for ever, and is counted.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/lab"
 	"github.com/lifeline-go/lifeline/agent/lab/replay"
+	"github.com/lifeline-go/lifeline/agent/lab/websocket"
 	"github.com/lifeline-go/lifeline/agent/show"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/bound"
@@ -202,8 +204,9 @@ func (f *labFlags) announce(w io.Writer) {
 		takes = max(takes, f.spread+150*time.Second)
 		fmt.Fprintf(w, "Beside them, %d that have nothing but Go; --quick does without.\n", f.alone)
 		if slices.Contains(runs, sending) {
-			fmt.Fprintf(w, "For those that send, tcp_retries2 of their hosts is %d instead of 15: the wait of %v (computed) becomes %v.\n",
-				shortRetries2, bound.Conn{}.Sending(), bound.Conn{Sysctl: bound.Sysctl{Retries2: shortRetries2}}.Sending())
+			fmt.Fprintf(w, "Of these, a server that sends would wait for more than %s (computed): tcp_retries2 of its host is %d instead of 15, which makes it %v.\n"+
+				"Its clients only receive: they wait for their keepalive, as who is idle does.\n",
+				bound.Format(bound.Conn{}.Sending().After.Truncate(time.Minute)), shortRetries2, bound.Conn{Sysctl: bound.Sysctl{Retries2: shortRetries2}}.Sending())
 		}
 	}
 	fmt.Fprintf(w, "This takes about %s; Ctrl-C takes everything down.\n\n", bound.Format(takes.Round(10*time.Second)))
@@ -214,13 +217,14 @@ func (f *labFlags) announce(w io.Writer) {
 func play(ctx context.Context, runs []*labRun, quick bool, w io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var wg sync.WaitGroup
-	log := &labLog{w: w}
+	var wg, logging sync.WaitGroup
+	log, done := &labLog{w: w}, make(chan struct{})
+	logging.Go(func() { log.run(done) })
 	one := func(r *labRun) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.Event = func(e replay.Event) { log.write(r, e) }
+		r.Event = func(e replay.Event) { log.add(r, e) }
 		outcome, err := r.Run(ctx)
 		if err != nil {
 			cancel(fmt.Errorf("%s, %s: %w", r.traffic, r.Guard, err))
@@ -239,23 +243,61 @@ func play(ctx context.Context, runs []*labRun, quick bool, w io.Writer) error {
 		}
 	}
 	wg.Wait()
+	close(done)
+	logging.Wait()
 	return context.Cause(ctx)
 }
 
-// labLog writes events of several replays, a line each.
+// labLog writes events of several replays, a line each, in the order in which
+// they happened: so it holds each back for as long as one that happened before
+// it may yet be told.
 type labLog struct {
-	mu sync.Mutex
-	w  io.Writer
+	w       io.Writer
+	mu      sync.Mutex
+	pending []labLine
 }
 
-func (l *labLog) write(r *labRun, e replay.Event) {
+type labLine struct {
+	at   time.Duration
+	text string
+}
+
+const labHeld = websocket.TellAfter + 100*time.Millisecond
+
+func (l *labLog) add(r *labRun, e replay.Event) {
 	since := ""
 	if e.Dead {
 		since = fmt.Sprintf("%.3f s", e.Since.Seconds())
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintf(l.w, "%-7s  %-13s  %9s  %s\n", r.traffic, r.Guard, since, e.Text)
+	l.pending = append(l.pending, labLine{e.At, fmt.Sprintf("%-7s  %-13s  %9s  %s\n", r.traffic, r.Guard, since, e.Text)})
+}
+
+// write writes what happened until then.
+func (l *labLog) write(until time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slices.SortStableFunc(l.pending, func(a, b labLine) int { return cmp.Compare(a.at, b.at) })
+	for len(l.pending) > 0 && l.pending[0].at <= until {
+		_, _ = io.WriteString(l.w, l.pending[0].text) // who does not read it wants the table
+		l.pending = l.pending[1:]
+	}
+}
+
+// run writes until the replays are done.
+func (l *labLog) run(done <-chan struct{}) {
+	ticker := time.NewTicker(labHeld / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			l.write(websocket.Now() - labHeld)
+		case <-done:
+			l.write(websocket.Now())
+			return
+		}
+	}
 }
 
 // labRows returns both ends of each replay. One that was not run has the bounds

@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/lab"
+	"github.com/lifeline-go/lifeline/agent/lab/replay"
 	"github.com/lifeline-go/lifeline/internal/need"
 )
 
@@ -151,6 +153,24 @@ func TestLabIsKilled(t *testing.T) {
 		if _, err := os.Lstat(path); !os.IsNotExist(err) {
 			t.Errorf("%s: %v, want it gone", path, err)
 		}
+	}
+}
+
+// Ends tell late what happened; the log has it where it belongs.
+func TestLabLogIsInOrder(t *testing.T) {
+	var out bytes.Buffer
+	l := &labLog{w: &out}
+	r := &labRun{traffic: idle}
+	for _, e := range []replay.Event{{At: 1, Text: "first"}, {At: 3, Text: "third"}, {At: 2, Text: "second"}, {At: 9, Text: "last"}} {
+		l.add(r, e)
+	}
+	l.write(3)
+	if got := strings.Fields(out.String()); !slices.Equal(got, []string{idle, "first", idle, "second", idle, "third"}) {
+		t.Errorf("got %q", got)
+	}
+	l.write(9)
+	if !strings.HasSuffix(out.String(), "last\n") {
+		t.Errorf("got %q", out.String())
 	}
 }
 

@@ -65,6 +65,7 @@ type child struct {
 	open   bool
 	exited bool
 	last   string // that it wrote to standard error
+	result string // the last that it wrote to standard output, unless it guards
 }
 
 // message is a line that a process printed, or that it is gone.
@@ -191,6 +192,9 @@ func (p *play) take(m message) error {
 // in the outcome.
 func (p *play) ended(c *child, err error) error {
 	c.exited = true
+	if c.result != "" {
+		p.tell(c.name + ": " + c.result)
+	}
 	switch {
 	case c.guards != nil || c.end != nil && err != nil:
 		return fmt.Errorf("%s ended (%v): %s", c.name, cmp.Or(err, errEarly), c.last)
@@ -201,8 +205,9 @@ func (p *play) ended(c *child, err error) error {
 }
 
 // heard takes in a line of Lifeline's own. On standard error it says that it
-// watches, and has a line for each batch, too many to repeat. The first line on
-// standard output is its verdict.
+// watches, and has a line for each batch, too many to repeat. On standard output
+// the first line of a guard is its verdict; of who is done at some time the last
+// line is what came of it.
 func (p *play) heard(m message) {
 	if strings.HasSuffix(m.line, ": watching") {
 		m.from.ready = true
@@ -210,10 +215,21 @@ func (p *play) heard(m message) {
 	if p.death == 0 || m.stderr {
 		return
 	}
-	if g := m.from.guards; g != nil && !g.Verdict.OK {
+	line := strings.TrimSpace(m.line)
+	g := m.from.guards
+	if g == nil {
+		m.from.result = line
+		return
+	}
+	if !g.Verdict.OK {
 		g.Verdict = fact.Seen(m.at - p.death)
 	}
-	p.tellAt(m.at, m.from.name+": "+strings.TrimSpace(m.line))
+	if at, rest, ok := strings.Cut(line, "  "); ok {
+		if _, err := time.Parse(time.TimeOnly, at); err == nil {
+			line = rest // beside the time since the death, that of the day only confuses
+		}
+	}
+	p.tellAt(m.at, m.from.name+": "+line)
 }
 
 // event takes in what an end of the connections tells.
@@ -291,7 +307,7 @@ func (p *play) tellAt(at time.Duration, text string) {
 	if p.Event == nil {
 		return
 	}
-	e := Event{Text: text}
+	e := Event{At: at, Text: text}
 	if p.death != 0 {
 		e.Dead, e.Since = true, at-p.death
 	}

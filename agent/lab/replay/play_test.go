@@ -73,7 +73,7 @@ func TestGuardsSpeak(t *testing.T) {
 	for _, m := range []message{
 		{from: guard, at: p.death, line: "10:13:03 vm: watching", stderr: true},
 		{from: guard, at: p.death, line: "10:13:03 cut 256", stderr: true},
-		{from: guard, at: at, line: "10.77.2.1 is silent"},
+		{from: guard, at: at, line: "10:13:03.250  10.77.2.1 is silent"},
 		{from: guard, at: at + time.Second, line: "Cut 2 connections"},
 	} {
 		if err := p.take(m); err != nil {
@@ -105,7 +105,13 @@ func TestProcessesEnd(t *testing.T) {
 	if err := p.take(message{from: &child{name: "evac", last: "2 unanswered"}, gone: true, err: broken}); err != nil {
 		t.Error(err)
 	}
-	if want := "evac ended (exit status 3): 2 unanswered"; strings.Join(*told, ", ") != want {
+	evac := &child{name: "evac"}
+	for _, m := range []message{{from: evac, line: "COUNT  SERVER"}, {from: evac, line: "4,224 of 4,224 reset"}, {from: evac, gone: true}} {
+		if err := p.take(m); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := "evac ended (exit status 3): 2 unanswered, evac: 4,224 of 4,224 reset"; strings.Join(*told, ", ") != want {
 		t.Errorf("told %q, want %q", *told, want)
 	}
 }

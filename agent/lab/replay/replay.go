@@ -52,6 +52,7 @@ type Silence struct {
 
 // Event is something that happened.
 type Event struct {
+	At    time.Duration // when, by websocket.Now; it may be told up to websocket.TellAfter later
 	Dead  bool          // whether the node is dead
 	Since time.Duration // since its death
 	Text  string

@@ -38,17 +38,16 @@ func Now() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// tellAfter is how long events may be kept back: when thousands of reads return
-// at once, a system call for each would take the processor from those that have
-// yet to return. An event has the time at which it happened, not that of its
-// telling.
-const tellAfter = 20 * time.Millisecond
+// TellAfter is how long events may be kept back: when thousands of reads return
+// at once, telling of each would take the processor from those that have yet to
+// return. An event has the time at which it happened, not that of its telling.
+const TellAfter = 250 * time.Millisecond
 
 // teller writes events, from any goroutine.
 type teller struct {
 	mu      sync.Mutex
 	w       io.Writer
-	pending bytes.Buffer
+	pending []Event
 }
 
 func (t *teller) tell(what string, err error) {
@@ -58,16 +57,22 @@ func (t *teller) tell(what string, err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pending.Len() == 0 {
-		time.AfterFunc(tellAfter, t.flush)
+	if len(t.pending) == 0 {
+		time.AfterFunc(TellAfter, t.flush)
 	}
-	_ = json.NewEncoder(&t.pending).Encode(e) // such a struct has nothing that could fail
+	t.pending = append(t.pending, e)
 }
 
 func (t *teller) flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, _ = t.pending.WriteTo(t.w) // whoever started this end may be gone, and with it the reason to tell
+	var lines bytes.Buffer
+	encoder := json.NewEncoder(&lines)
+	for i := range t.pending {
+		_ = encoder.Encode(&t.pending[i]) // such a struct has nothing that could fail
+	}
+	t.pending = t.pending[:0]
+	_, _ = lines.WriteTo(t.w) // whoever started this end may be gone, and with it the reason to tell
 }
 
 // cause says what the kernel said, without who passed it on.
