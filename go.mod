@@ -1,5 +1,8 @@
 module github.com/lifeline-go/lifeline
 
-go 1.25.0
+go 1.26.0
 
-require golang.org/x/sys v0.47.0
+require (
+	golang.org/x/crypto v0.58.0
+	golang.org/x/sys v0.49.0
+)

@@ -34,7 +34,8 @@ var tags = []string{"linux", "darwin", "windows", "unix", "amd64", "arm64", "386
 // dependencies are the modules that are required directly, and why.
 var dependencies = map[string]map[string]string{
 	"go.mod": {
-		"golang.org/x/sys": "TCP_INFO and socket options on every architecture; the oldest version that has them, so that Go 1.25 will do",
+		"golang.org/x/crypto": "the SSH protocol, unforked; v0.58 is the first whose connection no flood on one channel can block, and it asks for Go 1.26",
+		"golang.org/x/sys":    "TCP_INFO and socket options on every architecture; the version that x/crypto asks for",
 	},
 	"agent/go.mod": {
 		module:                            "the library",
@@ -43,6 +44,7 @@ var dependencies = map[string]map[string]string{
 		"github.com/rogpeppe/go-internal": "testscript: the command is tested as it is typed",
 		"github.com/spf13/cobra":          "subcommands, flags, help",
 		"github.com/spf13/pflag":          "help shows the flags of a command and of all commands as one list",
+		"golang.org/x/crypto":             "keys and callbacks of package ssh are those of x/crypto",
 		"golang.org/x/net":                "dnsmessage: what a nameserver answers",
 		"golang.org/x/sys":                "system calls",
 	},

@@ -31,6 +31,7 @@ type layer struct {
 
 const (
 	xsys    = "golang.org/x/sys"
+	xcrypto = "golang.org/x/crypto"
 	xnet    = "golang.org/x/net"
 	netlink = "github.com/mdlayher/netlink"
 	ebpf    = "github.com/cilium/ebpf"
@@ -41,6 +42,7 @@ const (
 var layers = []layer{
 	{".", library, []string{"bound", "internal/sockopt", "internal/tcpinfo"}, "the front door of the library"},
 	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
+	{"ssh", library, []string{".", "bound", xcrypto}, "an SSH client whose every call returns"},
 	{"internal/sockopt", library, []string{xsys}, "options of TCP sockets that package net has no method for"},
 	{"internal/tcpinfo", library, []string{xsys}, "how the peer of a TCP connection answers"},
 	{"internal/leakcheck", support, nil, "fails a test binary that leaves something open"},
@@ -71,7 +73,7 @@ var layers = []layer{
 	{"agent/act/tune", library, []string{"agent/act", "agent/fact", "agent/census", "agent/source/*", "bound", ebpf, xsys}, "shortens keepalive of running programs, and gives it back"},
 	{"agent/cmd/lifeline", command, []string{"bound", "agent/*", "agent/act/*", "agent/source/*", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
-	{"agent/lab", support, []string{".", "bound", "internal/need", "internal/leakcheck", xsys}, "machines to test on: namespaces, wires, ends"},
+	{"agent/lab", support, []string{".", "bound", "ssh", "internal/need", "internal/leakcheck", xcrypto, xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/bench", command, []string{"bound", "agent/*", "agent/source/*", xsys}, "measures the census beside ss, netstat and lsof"},
 }
 

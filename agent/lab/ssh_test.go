@@ -1,0 +1,304 @@
+//go:build linux
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeline-go/lifeline/internal/need"
+	"github.com/lifeline-go/lifeline/ssh"
+	xssh "golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+)
+
+// Package ssh promises that every call returns; these tests take the server of
+// most people, OpenSSH, away from it in every way that needs a kernel.
+
+// fleet is a host with a client, and one with an sshd.
+type fleet struct {
+	near, far *Host
+	config    ssh.Config
+}
+
+const server = "10.77.1.2:22"
+
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	_, err := os.Stat("/usr/sbin/sshd")
+	need.Feature(t, "sshd", err)
+	keygen := need.Program(t, "ssh-keygen")
+	f := &fleet{}
+	f.near, f.far = hosts(t, "10.77.1.1/24", "10.77.1.2/24")
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // where sshd separates privileges
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	keys := make(map[string]xssh.Signer)
+	for _, name := range []string{"host", "user"} {
+		if out, err := exec.Command(keygen, "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, name)).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keys[name], err = xssh.ParsePrivateKey(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := strings.Join([]string{"HostKey " + filepath.Join(dir, "host"), "AuthorizedKeysFile " + filepath.Join(dir, "user.pub"), "ListenAddress " + server,
+		"PidFile none", "StrictModes no", "PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "SetEnv SHLVL=5", ""}, "\n")
+	if err := os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sshd := f.far.Command("/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "config"))
+	var log bytes.Buffer
+	sshd.Stderr = &log
+	if err := sshd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		f.signal(unix.SIGKILL)
+		_ = sshd.Wait()
+		if t.Failed() {
+			t.Logf("sshd: %s", log.Bytes())
+		}
+	})
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.config = ssh.Config{
+		User: me.Username, Auth: []xssh.AuthMethod{xssh.PublicKeys(keys["user"])}, HostKey: xssh.FixedHostKey(keys["host"].PublicKey()),
+		Liveness: ssh.Liveness{Silence: 3 * time.Second},
+		Budgets:  ssh.Budgets{Connect: 2 * time.Second, Handshake: 2 * time.Second, Authentication: 3 * time.Second},
+	}
+	patient := f.config
+	patient.Budgets = ssh.Budgets{}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		client, err := f.dial(t, patient)
+		if err == nil {
+			_ = client.Close()
+			return f
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sshd does not answer: %v", err)
+		}
+	}
+}
+
+func (f *fleet) dial(t *testing.T, config ssh.Config) (client *ssh.Client, err error) {
+	err = f.near.Do(func() error { // the socket is of this thread's namespace
+		client, err = ssh.Dial(t.Context(), server, config)
+		return err
+	})
+	return client, err
+}
+
+func (f *fleet) connect(t *testing.T) *ssh.Client {
+	t.Helper()
+	config := f.config
+	config.Budgets = ssh.Budgets{} // a busy machine may take longer to get there
+	client, err := f.dial(t, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// signal sends a signal to every process of the far host.
+func (f *fleet) signal(s unix.Signal) {
+	pids, _ := exec.Command("ip", "netns", "pids", f.far.netns).Output()
+	for _, field := range strings.Fields(string(pids)) {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
+			_ = unix.Kill(pid, s)
+		}
+	}
+}
+
+// returned checks what a call returned, and when, counted from the fault.
+func returned(t *testing.T, err error, since time.Time, bound time.Duration, kind error, phases ...ssh.Phase) {
+	t.Helper()
+	took := time.Since(since)
+	t.Logf("after %v of %v: %v", took.Round(time.Millisecond), bound, err)
+	var e *ssh.Error
+	switch {
+	case !errors.As(err, &e):
+		t.Errorf("%v is no *ssh.Error", err)
+	case !errors.Is(err, kind):
+		t.Errorf("%v is not %v", err, kind)
+	case took > bound+slack:
+		t.Errorf("returned after %v, the bound is %v", took, bound)
+	case !strings.Contains(join(phases), string(e.Phase)):
+		t.Errorf("in phase %s, want one of %s", e.Phase, join(phases))
+	}
+}
+
+func join(phases []ssh.Phase) (all string) {
+	for _, p := range phases {
+		all += " " + string(p)
+	}
+	return all
+}
+
+// losses are the ways to take a server away that lives on as far as anybody
+// knows: its host is cut off, or its processes are stopped and their kernel
+// goes on to acknowledge.
+var losses = map[string]func(f *fleet){
+	"cut off": func(f *fleet) { f.far.Unplug() },
+	"stopped": func(f *fleet) { f.signal(unix.SIGSTOP) },
+}
+
+func TestSSHLostBeforeDial(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			lose(f)
+			began := time.Now()
+			_, err := f.dial(t, f.config)
+			returned(t, err, began, 2*time.Second, context.DeadlineExceeded, ssh.Connect, ssh.Handshake)
+		})
+	}
+}
+
+// The server is lost at any time of the dial.
+func TestSSHLostInDial(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses {
+		for _, after := range []time.Duration{2, 10, 25, 50} {
+			t.Run(name+" after "+(after*time.Millisecond).String(), func(t *testing.T) {
+				t.Parallel()
+				f := newFleet(t)
+				began := time.Now()
+				lost := make(chan struct{})
+				go func() {
+					defer close(lost)
+					time.Sleep(after * time.Millisecond)
+					lose(f)
+				}()
+				client, err := f.dial(t, f.config)
+				<-lost
+				if err != nil {
+					returned(t, err, began, 7*time.Second, context.DeadlineExceeded, ssh.Connect, ssh.Handshake, ssh.Authentication)
+					return
+				}
+				defer client.Close()
+				<-client.Done()
+				returned(t, client.Err(), began, 3*time.Second+after, ssh.ErrSilent, ssh.Idle)
+			})
+		}
+	}
+}
+
+func TestSSHLostIdle(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			client := f.connect(t)
+			lose(f)
+			lost := time.Now()
+			<-client.Done()
+			returned(t, client.Err(), lost, client.Bound().Silence, ssh.ErrSilent, ssh.Idle)
+		})
+	}
+}
+
+// The server is lost while commands run that say nothing, say much, and are
+// told much.
+func TestSSHLostWhileCommandsRun(t *testing.T) {
+	t.Parallel()
+	for name, lose := range losses {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t)
+			client := f.connect(t)
+			ended := make(chan error, 3)
+			for _, line := range []string{"sleep 1000", "cat /dev/zero", "cat >/dev/null"} {
+				cmd := client.Command(line)
+				if strings.HasSuffix(line, "null") {
+					cmd.Stdin = zeros{}
+				}
+				if err := cmd.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				go func() { ended <- cmd.Wait(context.Background()) }()
+			}
+			time.Sleep(300 * time.Millisecond)
+			lose(f)
+			lost := time.Now()
+			for range cap(ended) {
+				returned(t, <-ended, lost, client.Bound().Silence, ssh.ErrSilent, ssh.Run)
+			}
+			err := client.Command("true").Run(t.Context())
+			returned(t, err, time.Now(), 0, ssh.ErrSilent, ssh.Open)
+		})
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// A pause shorter than the bound ends nothing.
+func TestSSHOutlivesAPause(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	f.config.Liveness.Silence = 10 * time.Second
+	client, err := f.dial(t, f.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	cmd := client.Command("sleep 8; echo done")
+	ended := make(chan error, 1)
+	var out ssh.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	go func() { ended <- cmd.Wait(context.Background()) }()
+	f.signal(unix.SIGSTOP)
+	time.Sleep(5 * time.Second)
+	f.signal(unix.SIGCONT)
+	if err := <-ended; err != nil || string(out.Bytes()) != "done\n" {
+		t.Errorf("%q, %v", out.Bytes(), err)
+	}
+}
+
+// The server's processes are killed: its kernel says so.
+func TestSSHServerKilled(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t)
+	client := f.connect(t)
+	cmd := client.Command("echo begun; sleep 1000")
+	var out ssh.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for len(out.Bytes()) == 0 && client.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	f.signal(unix.SIGKILL)
+	killed := time.Now()
+	err := cmd.Wait(t.Context())
+	returned(t, err, killed, client.Bound().Silence, ssh.ErrDisconnected, ssh.Run)
+	if string(out.Bytes()) != "begun\n" {
+		t.Errorf("%q", out.Bytes())
+	}
+}

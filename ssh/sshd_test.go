@@ -1,0 +1,301 @@
+package ssh_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lifeline-go/lifeline/internal/need"
+	"github.com/lifeline-go/lifeline/ssh"
+	xssh "golang.org/x/crypto/ssh"
+)
+
+// sshd is a real OpenSSH server on loopback, with keys and configuration of its
+// own.
+type sshd struct {
+	addr    string
+	config  ssh.Config
+	process *os.Process
+}
+
+// startSSHD starts a server whose user is the one who runs the test. SHLVL keeps
+// a bash from reading what interactive ones read, as it does below an sshd.
+func startSSHD(t testing.TB, options ...string) *sshd {
+	t.Helper()
+	need.Root(t) // it changes to the user's identity
+	_, err := os.Stat("/usr/sbin/sshd")
+	need.Feature(t, "sshd", err)
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // to separate privileges in
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	host, hostFile := keyFile(t, dir, "host")
+	me, _ := keyFile(t, dir, "me")
+	authorized := filepath.Join(dir, "authorized_keys")
+	write(t, authorized, string(xssh.MarshalAuthorizedKey(me.PublicKey())))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	_, port, _ := net.SplitHostPort(addr)
+	conf := filepath.Join(dir, "sshd_config")
+	write(t, conf, strings.Join(append(options, "ListenAddress 127.0.0.1", "Port "+port, "HostKey "+hostFile, "AuthorizedKeysFile "+authorized,
+		"PidFile none", "StrictModes no", "PermitRootLogin yes", "UsePAM no", "AcceptEnv LIFELINE_*", "LogLevel ERROR",
+		"SetEnv SHLVL=5", ""), "\n"))
+	cmd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", conf)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("sshd: %s", log.Bytes())
+		}
+	})
+	who, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * s); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("sshd does not listen: %v", err)
+		}
+	}
+	return &sshd{addr: addr, process: cmd.Process, config: ssh.Config{
+		User: who.Username, Auth: []xssh.AuthMethod{xssh.PublicKeys(me)}, HostKey: xssh.FixedHostKey(host.PublicKey()),
+	}}
+}
+
+func (d *sshd) dial(t testing.TB) *ssh.Client {
+	t.Helper()
+	client, err := ssh.Dial(t.Context(), d.addr, d.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// keyFile makes a key and its file.
+func keyFile(t testing.TB, dir, name string) (xssh.Signer, string) {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := xssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := xssh.MarshalPrivateKey(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, name)
+	write(t, file, string(pem.EncodeToMemory(block)))
+	return signer, file
+}
+
+func write(t testing.TB, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenSSH(t *testing.T) {
+	t.Parallel()
+	client := startSSHD(t).dial(t)
+
+	r, err := client.Run(t.Context(), "echo out; echo err >&2; exit 7")
+	var exit *ssh.ExitError
+	if !errors.As(err, &exit) || exit.Status != 7 || string(r.Stdout) != "out\n" || string(r.Stderr) != "err\n" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	cmd := client.Command("echo $LIFELINE_A; tty")
+	cmd.Env, cmd.Pty = []string{"LIFELINE_A=it works"}, &ssh.Pty{Rows: 50, Columns: 132}
+	if out, err := cmd.Output(t.Context()); err != nil || !strings.HasPrefix(string(out), "it works\r\n/dev/pts/") {
+		t.Errorf("%q, %v", out, err)
+	}
+	cmd = client.Command("true")
+	cmd.Env = []string{"SECRET=1"}
+	if err := cmd.Run(t.Context()); !errors.Is(err, ssh.ErrRefused) || !strings.Contains(err.Error(), "SECRET") {
+		t.Error(err)
+	}
+	cmd = client.Command("cat")
+	text := bytes.Repeat([]byte("0123456789abcdef"), 1<<19)
+	cmd.Stdin = bytes.NewReader(text)
+	if out, err := cmd.Output(t.Context()); err != nil || !bytes.Equal(out, text) {
+		t.Errorf("%d bytes of %d, %v", len(out), len(text), err)
+	}
+	cmd = client.Command("head -c 100000000 /dev/zero")
+	if out, err := cmd.Output(t.Context()); err != nil || len(out) != 16<<20 || !cmd.Truncated() {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+}
+
+// A command that is given up is ended on the server when it has a terminal: sshd
+// passes no signals on to processes of root (session_signal_req in session.c), and
+// without a terminal nothing else would reach them.
+func TestOpenSSHCancel(t *testing.T) {
+	t.Parallel()
+	client := startSSHD(t).dial(t)
+	mark := filepath.Join(t.TempDir(), "pid")
+	ctx, cancel := context.WithTimeout(t.Context(), s)
+	defer cancel()
+	cmd := client.Command("echo $$ > " + ssh.Quote(mark) + "; echo begun; while :; do sleep 0.1; done")
+	cmd.Pty = &ssh.Pty{}
+	began := time.Now()
+	out, err := cmd.Output(ctx)
+	took := time.Since(began)
+	t.Logf("after %v: %v", took, err)
+	if !errors.Is(err, context.DeadlineExceeded) || took > 3*s || string(out) != "begun\r\n" {
+		t.Errorf("%q, %v after %v", out, err, took)
+	}
+	pid, err := os.ReadFile(mark)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * s); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat("/proc/" + strings.TrimSpace(string(pid))); os.IsNotExist(err) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the command still runs")
+		}
+	}
+	if err := client.Command("true").Run(t.Context()); err != nil {
+		t.Errorf("the connection: %v", err)
+	}
+}
+
+func TestOpenSSHBackgroundChild(t *testing.T) {
+	t.Parallel()
+	client := startSSHD(t).dial(t)
+	cmd := client.Command("sleep 4 & echo hi")
+	cmd.Budgets.WaitAfterExit = s
+	began := time.Now()
+	out, err := cmd.Output(t.Context())
+	took := time.Since(began)
+	t.Logf("after %v: %v", took, err)
+	if !errors.Is(err, ssh.ErrWaitAfterExit) || string(out) != "hi\n" || took > 4*s {
+		t.Errorf("%q, %v after %v", out, err, took)
+	}
+	if e, ok := cmd.Exit(); !ok || !e.OK() {
+		t.Errorf("%+v, %v", e, ok)
+	}
+}
+
+// The server dies in the middle: of its own processes only the one of our
+// connection is killed.
+func TestOpenSSHKilled(t *testing.T) {
+	t.Parallel()
+	client := startSSHD(t).dial(t)
+	cmd := client.Command("echo begun; kill -9 $PPID; sleep 10")
+	began := time.Now()
+	out, err := cmd.Output(t.Context())
+	took := time.Since(began)
+	t.Logf("after %v: %v", took, err)
+	var e *ssh.Error
+	if !errors.As(err, &e) || !errors.Is(err, ssh.ErrDisconnected) || e.Phase != ssh.Run || e.Fate != ssh.MayHaveRun || took > 3*s {
+		t.Errorf("%q, %v after %v", out, err, took)
+	}
+}
+
+// More commands at a time than a server takes: the refusals say so, and
+// everything else is done.
+func TestOpenSSHSessions(t *testing.T) {
+	t.Parallel()
+	client := startSSHD(t, "MaxSessions 3").dial(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	counts := map[string]int{}
+	for i := range 12 {
+		wg.Go(func() {
+			out, err := client.Command(fmt.Sprintf("sleep 0.3; echo %d", i)).Output(t.Context())
+			var e *ssh.Error
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil && string(out) == fmt.Sprintf("%d\n", i):
+				counts["done"]++
+			case errors.Is(err, ssh.ErrRefused) && errors.As(err, &e) && e.Fate == ssh.NotSent && e.Phase == ssh.Open:
+				counts["refused"]++
+			default:
+				t.Errorf("%q, %v", out, err)
+			}
+		})
+	}
+	wg.Wait()
+	if counts["done"] < 3 || counts["refused"] == 0 {
+		t.Error(counts)
+	}
+}
+
+func TestOpenSSHWrongKey(t *testing.T) {
+	t.Parallel()
+	d := startSSHD(t)
+	other, _ := keyFile(t, t.TempDir(), "other")
+	d.config.Auth = []xssh.AuthMethod{xssh.PublicKeys(other)}
+	_, err := ssh.Dial(t.Context(), d.addr, d.config)
+	if !errors.Is(err, ssh.ErrAuthentication) {
+		t.Error(err)
+	}
+	d.config.HostKey = xssh.FixedHostKey(other.PublicKey())
+	if _, err := ssh.Dial(t.Context(), d.addr, d.config); !errors.Is(err, ssh.ErrHostKey) {
+		t.Error(err)
+	}
+}
+
+// What the guarantee costs: the same command in sequence, here and by x/crypto.
+func TestCost(t *testing.T) {
+	d := startSSHD(t)
+	client := d.dial(t)
+	raw, err := xssh.Dial("tcp", d.addr, &xssh.ClientConfig{User: d.config.User, Auth: d.config.Auth, HostKeyCallback: d.config.HostKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	var ours, theirs, rounds time.Duration
+	for ; ours+theirs < 2*s; rounds++ { // by turns, so that other load hits both
+		began := time.Now()
+		if err := client.Command("true").Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ours += time.Since(began)
+		began = time.Now()
+		session, err := raw.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := session.Run("true"); err != nil {
+			t.Fatal(err)
+		}
+		theirs += time.Since(began)
+	}
+	per := func(d time.Duration) time.Duration { return (d / rounds).Round(time.Microsecond) }
+	t.Logf("true: %v here, %v by x/crypto: %.2f times as fast", per(ours), per(theirs), float64(theirs)/float64(ours))
+}
