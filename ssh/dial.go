@@ -17,13 +17,26 @@ import (
 
 const defaultMaxOutput = 16 << 20
 
-// Config says how to connect. User and HostKey must be given, and mostly Auth;
-// for the rest the zero value is the recommended one. Signers, keys and
-// callbacks are those of golang.org/x/crypto/ssh.
+// Config says how to connect. User must be given, KnownHosts or HostKey, and
+// mostly Keys, Agent or Auth; for the rest the zero value is the recommended
+// one. Signers, keys and callbacks are those of golang.org/x/crypto/ssh.
 type Config struct {
 	User string
+
+	// Keys are tried after those of the agent; see [ReadKey].
+	Keys []xssh.Signer
+	// Agent is the socket of an ssh-agent, of which SSH_AUTH_SOCK is usually the
+	// name. An agent that is not there is as one without keys, if there are Keys.
+	// It may take its time, as one that asks a person does: it is part of
+	// Budgets.Authentication.
+	Agent string
+	// Auth is how else to authenticate, after Keys and Agent. Of each kind of
+	// method x/crypto tries the first only: with Keys or Agent, none by public
+	// keys.
 	Auth []xssh.AuthMethod
 
+	// KnownHosts says which keys servers have; it is not asked if HostKey is given.
+	KnownHosts *KnownHosts
 	// HostKey accepts the server's key or says why not. It may wait for a person:
 	// its time is part of Budgets.Authentication. When the keys are exchanged
 	// again later, the key that was accepted is, without asking.
@@ -69,8 +82,8 @@ func (c Config) check() error {
 	switch {
 	case c.User == "":
 		return errors.New("Config.User is empty: say as whom to log in")
-	case c.HostKey == nil:
-		return errors.New("Config.HostKey is nil: say how to check the server's key")
+	case c.HostKey == nil && c.KnownHosts == nil:
+		return errors.New("Config.KnownHosts and Config.HostKey are nil: say how to check the server's key")
 	}
 	return nil
 }
@@ -118,11 +131,15 @@ type greeted struct {
 }
 
 func newClient(ctx context.Context, conn net.Conn, host string, config Config, began time.Time) (*Client, error) {
-	g := &greeting{config: config, wire: newWire(conn), shown: make(chan struct{})}
+	g := &greeting{config: config, wire: newWire(conn), shown: make(chan struct{}), over: make(chan struct{})}
+	defer close(g.over)
 	done := make(chan greeted, 1)
 	go func() {
 		var r greeted
-		r.conn, r.channels, r.requests, r.err = xssh.NewClientConn(g.wire, address(host), g.clientConfig())
+		var c *xssh.ClientConfig
+		if c, r.err = g.clientConfig(address(host)); r.err == nil {
+			r.conn, r.channels, r.requests, r.err = xssh.NewClientConn(g.wire, address(host), c)
+		}
 		done <- r
 	}()
 	phase, r := g.wait(ctx, done)
@@ -139,6 +156,7 @@ func newClient(ctx context.Context, conn net.Conn, host string, config Config, b
 type greeting struct {
 	config  Config
 	wire    *wire
+	over    chan struct{} // closed when the handshake is over
 	shown   chan struct{} // closed when the server has shown its host key
 	once    sync.Once
 	known   atomic.Pointer[[]byte] // the key that was accepted
@@ -202,7 +220,8 @@ func (g *greeting) reason(phase Phase, err error) error {
 	return err
 }
 
-func (g *greeting) clientConfig() *xssh.ClientConfig {
+// clientConfig reads known_hosts, which a file system may keep it waiting for.
+func (g *greeting) clientConfig(host string) (*xssh.ClientConfig, error) {
 	c := &xssh.ClientConfig{
 		Config:            g.config.Protocol,
 		User:              g.config.User,
@@ -210,12 +229,27 @@ func (g *greeting) clientConfig() *xssh.ClientConfig {
 		HostKeyCallback:   g.hostKey,
 		HostKeyAlgorithms: g.config.HostKeyAlgorithms,
 	}
+	if keys := g.keys(); keys != nil {
+		c.Auth = append([]xssh.AuthMethod{keys}, c.Auth...)
+	}
+	if g.config.HostKey == nil {
+		known, algorithms, err := g.config.KnownHosts.load(host)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrHostKey, err)
+		}
+		if len(c.HostKeyAlgorithms) == 0 {
+			c.HostKeyAlgorithms = algorithms
+		}
+		g.config.HostKey = func(host string, remote net.Addr, key xssh.PublicKey) error {
+			return g.config.KnownHosts.check(known, host, remote, key, g.wire.dead)
+		}
+	}
 	if banner := g.config.Banner; banner != nil {
 		c.BannerCallback = func(message string) error {
 			return g.call(func() error { banner(message); return nil })
 		}
 	}
-	return c
+	return c, nil
 }
 
 // hostKey asks the caller once for each key, and no key exchange later on.

@@ -27,7 +27,7 @@ func (r *running) supervise(ctx context.Context) error {
 	timer := time.NewTimer(lifeline.Never)
 	defer timer.Stop()
 	for {
-		err, next := r.overdue(time.Now())
+		next, err := r.overdue(time.Now())
 		if err != nil {
 			return r.giveUp(err)
 		}
@@ -70,9 +70,8 @@ func (r *running) lastWord() {
 	}
 }
 
-// overdue returns the error of a budget that is used up, and otherwise when to
-// look again.
-func (r *running) overdue(now time.Time) (err error, next time.Duration) {
+// overdue returns when to look again, or the error of a budget that is used up.
+func (r *running) overdue(now time.Time) (next time.Duration, err error) {
 	next = lifeline.Never
 	b := r.session.budgets
 	check := func(limit time.Duration, since time.Time, because error) {
@@ -96,13 +95,13 @@ func (r *running) overdue(now time.Time) (err error, next time.Duration) {
 			}
 		}
 		check(b.WaitAfterExit, since, ErrWaitAfterExit)
-		return err, next
+		return next, err
 	}
 	if r.bytes() == 0 {
 		check(b.FirstOutput, r.started, &BudgetError{"FirstOutput", b.FirstOutput})
 	}
 	check(b.IdleOutput, r.quietSince(), &BudgetError{"IdleOutput", b.IdleOutput})
-	return err, next
+	return next, err
 }
 
 func (r *running) bytes() (n int64) {

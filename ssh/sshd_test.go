@@ -151,7 +151,7 @@ func TestOpenSSH(t *testing.T) {
 	if out, err := cmd.Output(t.Context()); err != nil || !bytes.Equal(out, text) {
 		t.Errorf("%d bytes of %d, %v", len(out), len(text), err)
 	}
-	cmd = client.Command("head -c 100000000 /dev/zero")
+	cmd = client.Command("head -c 30000000 /dev/zero")
 	if out, err := cmd.Output(t.Context()); err != nil || len(out) != 16<<20 || !cmd.Truncated() {
 		t.Errorf("%d bytes, %v", len(out), err)
 	}
