@@ -3,6 +3,7 @@ package ssh
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -143,6 +144,16 @@ func (c *Client) Close() error {
 		}
 	}
 	return nil
+}
+
+// Own makes this client the owner of what its connection goes by, such as the
+// client of a jump host: that is closed when this connection has ended, and
+// [Client.Close] waits for it as it does for its own goroutines.
+func (c *Client) Own(way io.Closer) {
+	c.crew.start(func() {
+		<-c.wire.dead
+		_ = way.Close()
+	})
 }
 
 // fail makes the error of a call.

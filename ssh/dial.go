@@ -34,6 +34,9 @@ type Config struct {
 	// method x/crypto tries the first only: with Keys or Agent, none by public
 	// keys.
 	Auth []xssh.AuthMethod
+	// AuthCallback chooses how to authenticate next, before Keys, Agent and Auth
+	// are; see [xssh.ClientAuthCallback].
+	AuthCallback xssh.ClientAuthCallback
 
 	// KnownHosts says which keys servers have; it is not asked if HostKey is given.
 	KnownHosts *KnownHosts
@@ -58,6 +61,8 @@ type Config struct {
 	Policy lifeline.Policy
 	// Net is how to connect otherwise, as in [lifeline.Dialer].
 	Net net.Dialer
+	// Network is tcp, tcp4 or tcp6. Empty means tcp.
+	Network string
 
 	// Protocol chooses ciphers and the like.
 	Protocol xssh.Config
@@ -97,7 +102,7 @@ func Dial(ctx context.Context, host string, config Config) (*Client, error) {
 		return nil, &Error{Phase: Connect, Host: host, Err: err}
 	}
 	dialer := lifeline.Dialer{Policy: config.Policy, Net: config.Net}
-	conn, err := dialer.DialContext(ctx, "tcp", address(host))
+	conn, err := dialer.DialContext(ctx, cmp.Or(config.Network, "tcp"), address(host))
 	if err != nil {
 		switch {
 		case ctx.Err() != nil:
@@ -226,6 +231,7 @@ func (g *greeting) clientConfig(host string) (*xssh.ClientConfig, error) {
 		Config:            g.config.Protocol,
 		User:              g.config.User,
 		Auth:              g.config.Auth,
+		AuthCallback:      g.config.AuthCallback,
 		HostKeyCallback:   g.hostKey,
 		HostKeyAlgorithms: g.config.HostKeyAlgorithms,
 	}

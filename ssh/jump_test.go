@@ -162,3 +162,22 @@ func TestOpenSSHJump(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who owns the jump host ends it with its own connection, however that ends.
+func TestOwn(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		f, _ := jumping(fault{})
+		outer, _ := connected(t, config(), f)
+		inner, err := outer.Jump(t.Context(), "behind", config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner.Own(outer)
+		survives(t, inner)
+		_ = inner.Close()
+		if err := outer.Err(); !errors.Is(err, ssh.ErrClosed) {
+			t.Errorf("the jump host: %v", err)
+		}
+	})
+}
