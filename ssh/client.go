@@ -93,7 +93,7 @@ func rejectChannels(channels <-chan xssh.NewChannel) {
 	}
 }
 
-// Host returns the address as it was dialed.
+// Host returns the address as it was dialed, or Config.Name.
 func (c *Client) Host() string { return c.host }
 
 // Metadata returns what was said in the handshake: user, versions, addresses.

@@ -67,6 +67,10 @@ type Config struct {
 	// Protocol chooses ciphers and the like.
 	Protocol xssh.Config
 
+	// Name is what the host is called in errors and by [Client.Host]. Empty means
+	// as it was dialed.
+	Name string
+
 	// MaxOutput is how much [Command.Output] and the like keep of each stream, in
 	// bytes. Zero means 16 MiB.
 	MaxOutput int
@@ -81,6 +85,9 @@ func (c Config) settled() Config {
 	c.MaxOutput = cmp.Or(max(c.MaxOutput, 0), defaultMaxOutput)
 	return c
 }
+
+// called returns what the host is called in errors.
+func (c Config) called(host string) string { return cmp.Or(c.Name, host) }
 
 // check says what a Config lacks.
 func (c Config) check() error {
@@ -99,7 +106,7 @@ func (c Config) check() error {
 func Dial(ctx context.Context, host string, config Config) (*Client, error) {
 	began, config := time.Now(), config.settled()
 	if err := config.check(); err != nil {
-		return nil, &Error{Phase: Connect, Host: host, Err: err}
+		return nil, &Error{Phase: Connect, Host: config.called(host), Err: err}
 	}
 	dialer := lifeline.Dialer{Policy: config.Policy, Net: config.Net}
 	conn, err := dialer.DialContext(ctx, cmp.Or(config.Network, "tcp"), address(host))
@@ -110,7 +117,7 @@ func Dial(ctx context.Context, host string, config Config) (*Client, error) {
 		case errors.Is(err, lifeline.ErrUnanswered):
 			err = fmt.Errorf("%w: %w", &BudgetError{"Connect", config.Policy.Connect}, err)
 		}
-		return nil, &Error{Phase: Connect, Host: host, Elapsed: time.Since(began), Err: err}
+		return nil, &Error{Phase: Connect, Host: config.called(host), Elapsed: time.Since(began), Err: err}
 	}
 	return newClient(ctx, conn, host, config, began)
 }
@@ -122,7 +129,7 @@ func NewClient(ctx context.Context, conn net.Conn, host string, config Config) (
 	config = config.settled()
 	if err := config.check(); err != nil {
 		_ = conn.Close()
-		return nil, &Error{Phase: Handshake, Host: host, Err: err}
+		return nil, &Error{Phase: Handshake, Host: config.called(host), Err: err}
 	}
 	return newClient(ctx, conn, host, config, time.Now())
 }
@@ -150,9 +157,9 @@ func newClient(ctx context.Context, conn net.Conn, host string, config Config, b
 	phase, r := g.wait(ctx, done)
 	if r.err != nil {
 		g.wire.kill(r.err)
-		return nil, &Error{Phase: phase, Host: host, Elapsed: time.Since(began), Err: r.err}
+		return nil, &Error{Phase: phase, Host: config.called(host), Elapsed: time.Since(began), Err: r.err}
 	}
-	c := &Client{host: host, conn: r.conn, wire: g.wire, budgets: config.Budgets, liveness: config.Liveness, maxOutput: config.MaxOutput}
+	c := &Client{host: config.called(host), conn: r.conn, wire: g.wire, budgets: config.Budgets, liveness: config.Liveness, maxOutput: config.MaxOutput}
 	c.start(r.channels, r.requests)
 	return c, nil
 }
