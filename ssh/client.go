@@ -21,6 +21,10 @@ const (
 	// end of a channel that it caused: x/crypto tells the channels first.
 	deathNotice = 200 * time.Millisecond
 
+	// closeGrace is how long a server may take to close a channel that was closed
+	// here, before the channel counts as abandoned.
+	closeGrace = 5 * time.Second
+
 	// mostAbandoned is how many channels may be given up and not closed by the
 	// server. Each costs memory here and often a session there.
 	mostAbandoned = 100
@@ -154,6 +158,21 @@ func (c *Client) Own(way io.Closer) {
 		<-c.wire.dead
 		_ = way.Close()
 	})
+}
+
+// shut closes a channel and waits until the server has closed it too. From a
+// while on it counts as abandoned.
+func (c *Client) shut(channel xssh.Channel, closed <-chan struct{}) {
+	_ = channel.Close()
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	select {
+	case <-closed:
+	case <-timer.C:
+		c.abandoned.Add(1)
+		<-closed
+		c.abandoned.Add(-1)
+	}
 }
 
 // fail makes the error of a call.

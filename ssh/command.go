@@ -66,8 +66,9 @@ type Command struct {
 	client  *Client
 	begun   atomic.Bool
 	pipes   []*io.PipeWriter
-	stdin   *io.PipeReader // of StdinPipe
-	session atomic.Pointer[session]
+	stdin   *io.PipeReader          // of StdinPipe
+	session atomic.Pointer[session] // when it has started
+	opened  *session                // the same, already when it was opened; read only when Start has returned
 	cancel  context.CancelCauseFunc
 	done    chan struct{} // closed when the command is over
 	err     error         // read only after done
@@ -192,6 +193,7 @@ func (cmd *Command) Start(ctx context.Context) error {
 		over(err)
 		return err
 	}
+	cmd.opened = s
 	stdout, stderr := gates(cmd.Stdout, cmd.Stderr)
 	if fate, err := cmd.send(ctx, s, stdout, stderr); err != nil {
 		failed := cmd.client.fail(Request, fate, began, err)

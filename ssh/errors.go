@@ -34,9 +34,9 @@ var (
 	// ErrWaitAfterExit: the command has exited, and something kept its output
 	// open for longer than Budgets.WaitAfterExit.
 	ErrWaitAfterExit = errors.New("the command has exited but its output stays open: perhaps a child in the background has it")
-	// ErrTooManyAbandoned: the server has left more than a hundred abandoned
-	// channels open. Close the client and connect again.
-	ErrTooManyAbandoned = errors.New("the server has not closed a hundred channels that were given up: connect again")
+	// ErrTooManyAbandoned: the server has left a hundred abandoned channels open,
+	// or all that a [Pool] may have. Close the client and connect again.
+	ErrTooManyAbandoned = errors.New("the server has not closed the channels that were given up: connect again")
 )
 
 // Phase is what a call was doing.

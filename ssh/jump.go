@@ -144,13 +144,7 @@ func (t *tunnel) Close() error {
 	t.once.Do(func() {
 		_ = t.in.CloseWithError(net.ErrClosed)
 		_ = t.out.CloseWithError(net.ErrClosed)
-		c := t.client
-		c.abandoned.Add(1)
-		c.crew.start(func() {
-			_ = t.channel.Close()
-			<-t.closed
-			c.abandoned.Add(-1)
-		})
+		t.client.crew.start(func() { t.client.shut(t.channel, t.closed) })
 	})
 	return nil
 }

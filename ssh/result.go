@@ -13,7 +13,10 @@ type Result struct {
 // Run runs a command and returns what it wrote, also when it failed. The error
 // is that of [Command.Run].
 func (c *Client) Run(ctx context.Context, line string) (Result, error) {
-	cmd := c.Command(line)
+	return c.Command(line).result(ctx)
+}
+
+func (cmd *Command) result(ctx context.Context) (Result, error) {
 	stdout, stderr := cmd.buffer(), cmd.buffer()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run(ctx)

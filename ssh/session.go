@@ -130,23 +130,19 @@ func (s *session) request(ctx context.Context, kind string, payload any, then fu
 }
 
 // abandon gives the channel up, without waiting: kill is called, if there is
-// one, then the channel is closed. Whatever still comes is read and dropped.
-// Until the server has closed the channel too, it counts.
+// one, then the channel is closed. Whatever still comes is read and dropped. A
+// channel that the server has not closed too after a while counts until it has.
 func (s *session) abandon(kill func()) {
 	select {
 	case <-s.closed:
 		return
 	default:
 	}
-	c := s.client
-	c.abandoned.Add(1)
-	c.crew.start(func() {
+	s.client.crew.start(func() {
 		if kill != nil {
 			kill()
 		}
-		_ = s.channel.Close()
-		<-s.closed
-		c.abandoned.Add(-1)
+		s.client.shut(s.channel, s.closed)
 	})
 }
 
