@@ -44,35 +44,65 @@ const (
 // keys and logs in. It returns within the context, and for each host within its
 // budgets; the error, an [*Error], names the host that failed.
 //
-// The client owns what it goes by: with it, the connections to the jump hosts and
-// the ProxyCommand end, and when one of them ends, so does the client. A jump
+// The client owns what it goes by, but for [Login].Way: with it, the connections
+// to the jump hosts and the ProxyCommand end, and when one of them ends, so does
+// the client. A jump
 // host is given up a little sooner than what lies behind it, so that a frozen
 // one is named and not the host behind: of the n hosts on a way, the k-th has
 // (n-1+k)/(2n-1) of Liveness.Silence.
 func (h *Host) Connect(ctx context.Context, login Login) (*ssh.Client, error) {
 	chain := append(slices.Clone(h.Jumps), h)
-	var clients []*ssh.Client
-	var intervals []time.Duration
-	for i, hop := range chain {
-		config := hop.config(login)
-		config.Liveness = share(config.Liveness, i+1, len(chain))
-		client, err := hop.dial(ctx, login, config, clients)
+	var made []hop
+	if login.Way != nil && len(h.Jumps) > 0 {
+		last := h.Jumps[len(h.Jumps)-1]
+		client, err := login.Way(ctx, h.Jumps)
 		if err != nil {
-			guilty := i
-			for j, outer := range clients {
-				if suspicion := suspect(outer, intervals[j], err); suspicion != nil {
-					guilty, err = j, suspicion
+			return nil, &Error{Host: h.Alias, Hop: last.Alias, Err: err}
+		}
+		made = append(made, hop{host: last, client: client, interval: client.Bound().Silence / 4, shared: true})
+	}
+	return h.follow(ctx, login, chain, made)
+}
+
+// A hop is a host on the way that is connected to.
+type hop struct {
+	host     *Host
+	client   *ssh.Client
+	interval time.Duration // within which it is asked whether it lives
+	shared   bool          // by the caller, who keeps it
+}
+
+// follow connects to what is left of a chain.
+func (h *Host) follow(ctx context.Context, login Login, chain []*Host, made []hop) (*ssh.Client, error) {
+	first := 0
+	if len(made) > 0 {
+		first = len(chain) - 1
+	}
+	for i := first; i < len(chain); i++ {
+		next := chain[i]
+		config := next.config(login)
+		config.Liveness = share(config.Liveness, i+1, len(chain))
+		var before *hop
+		if len(made) > 0 {
+			before = &made[len(made)-1]
+		}
+		client, err := next.dial(ctx, login, config, before)
+		if err != nil {
+			failed := &Error{Host: h.Alias, Hop: next.Alias, Err: err}
+			for _, outer := range made {
+				if suspicion := outer.suspect(err); suspicion != nil {
+					failed.Hop, failed.Err = outer.host.Alias, suspicion
 					break
 				}
 			}
-			if i > 0 {
-				_ = clients[i-1].Close() // which owns those before it
+			if before != nil && !before.shared {
+				_ = before.client.Close() // which owns those before it
 			}
-			return nil, &Error{Host: h.Alias, Hop: chain[guilty].Alias, Err: err}
+			return nil, failed
 		}
-		clients, intervals = append(clients, client), append(intervals, config.Liveness.Interval)
+		made = append(made, hop{host: next, client: client, interval: config.Liveness.Interval})
 	}
-	return clients[len(clients)-1], nil
+	return made[len(made)-1].client, nil
 }
 
 // share returns the liveness of the k-th of n hosts on a way.
@@ -84,16 +114,16 @@ func share(l ssh.Liveness, k, n int) ssh.Liveness {
 	return ssh.Liveness{Silence: part(all), Interval: part(cmp.Or(max(l.Interval, 0), all/4))}
 }
 
-// suspect returns why it was rather a jump host that failed, when what went by
+// suspect returns why it was rather this jump host that failed, when what goes by
 // it did: it has ended, or it has left unanswered whether it lives.
-func suspect(outer *ssh.Client, interval time.Duration, err error) error {
-	if gone := outer.Err(); gone != nil && !errors.Is(gone, ssh.ErrClosed) {
+func (o hop) suspect(err error) error {
+	if gone := o.client.Err(); gone != nil && !errors.Is(gone, ssh.ErrClosed) {
 		return gone
 	}
 	var timeout net.Error
-	quiet := time.Since(outer.LastHeard())
-	if errors.As(err, &timeout) && timeout.Timeout() && quiet > interval+answerDelay {
-		return fmt.Errorf("%s has not answered for %v, while: %w", outer.Host(), quiet.Round(100*time.Millisecond), err)
+	quiet := time.Since(o.client.LastHeard())
+	if errors.As(err, &timeout) && timeout.Timeout() && quiet > o.interval+answerDelay {
+		return fmt.Errorf("%s has not answered for %v, while: %w", o.client.Host(), quiet.Round(100*time.Millisecond), err)
 	}
 	return nil
 }
@@ -121,8 +151,8 @@ func (h *Host) config(login Login) ssh.Config {
 	return c
 }
 
-// dial connects to one host on the way, by those before it.
-func (h *Host) dial(ctx context.Context, login Login, config ssh.Config, before []*ssh.Client) (*ssh.Client, error) {
+// dial connects to one host on the way, by the one before it.
+func (h *Host) dial(ctx context.Context, login Login, config ssh.Config, before *hop) (*ssh.Client, error) {
 	limit := cmp.Or(max(config.Budgets.Connect, 0), preparation)
 	check, err := await(ctx, limit, func() (*hostKeyCheck, error) { return newHostKeyCheck(h, login) })
 	if err != nil {
@@ -133,11 +163,10 @@ func (h *Host) dial(ctx context.Context, login Login, config ssh.Config, before 
 	config.HostKey, config.HostKeyAlgorithms = check.callback(asking), check.algorithms
 	config.AuthCallback = newAttempts(asking, h, login, check).next
 	switch {
-	case len(before) > 0:
-		outer := before[len(before)-1]
-		client, err := outer.Jump(ctx, h.Address(), config)
-		if err == nil {
-			client.Own(outer)
+	case before != nil:
+		client, err := before.client.Jump(ctx, h.Address(), config)
+		if err == nil && !before.shared {
+			client.Own(before.client)
 		}
 		return client, err
 	case h.ProxyCommand != "":

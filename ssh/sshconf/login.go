@@ -40,6 +40,11 @@ type Login struct {
 	// touched. When it is over, other keys and methods are tried.
 	AgentTimeout time.Duration
 
+	// Way returns the client of the last of the jump hosts, for those who keep one
+	// for all the hosts behind it; it stays theirs. It must return when its context
+	// ends. Where it is nil, each connection makes a way of its own.
+	Way func(ctx context.Context, jumps []*Host) (*ssh.Client, error)
+
 	// Stderr is given what a ProxyCommand says there. Nil means that only the end
 	// of it is kept, for errors.
 	Stderr io.Writer

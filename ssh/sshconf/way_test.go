@@ -76,6 +76,48 @@ func TestProxyJump(t *testing.T) {
 	}
 }
 
+// One connection to the jump hosts serves all that is behind them.
+func TestSharedWay(t *testing.T) {
+	t.Parallel()
+	first, second, _, host := way(t)
+	last := *host.Jumps[1]
+	last.Jumps = host.Jumps[:1]
+	shared, err := says(t, &last, sshconf.Login{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := sshconf.Login{Way: func(_ context.Context, jumps []*sshconf.Host) (*ssh.Client, error) {
+		if len(jumps) != 2 || jumps[1].Alias != "jump2" {
+			t.Errorf("%+v", jumps)
+		}
+		return shared, nil
+	}}
+	before := len(family(first.process.Pid)) + len(family(second.process.Pid))
+	for range 3 {
+		client, err := says(t, host, login)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after := len(family(first.process.Pid)) + len(family(second.process.Pid)); after != before {
+			t.Errorf("%d processes before, %d after", before, after)
+		}
+		_ = client.Close()
+	}
+	host.Port = 1
+	if _, err := says(t, host, login); !errors.Is(err, ssh.ErrRefused) {
+		t.Error(err)
+	}
+	if err := shared.Command("true").Run(t.Context()); err != nil {
+		t.Errorf("the shared way: %v", err)
+	}
+	no := errors.New("no way")
+	login.Way = func(context.Context, []*sshconf.Host) (*ssh.Client, error) { return nil, no }
+	var e *sshconf.Error
+	if _, err := says(t, host, login); !errors.Is(err, no) || !errors.As(err, &e) || e.Hop != "jump2" {
+		t.Error(err)
+	}
+}
+
 // Whichever host on the way freezes, it is named, within the bound.
 func TestProxyJumpFrozen(t *testing.T) {
 	t.Parallel()
