@@ -193,6 +193,10 @@ func TestKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	oldFile := filepath.Join(dir, "old") // of which the public half is in no file
+	if out, err := exec.Command("sh", "-c", `cp "$0" "$1" && ssh-keygen -q -p -m PEM -P "" -N right -f "$1"`, rsaFile, oldFile).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	write(t, filepath.Join(d.dir, "authorized"), string(authorized)+string(secret)+string(rsa)+
 		"cert-authority "+string(xssh.MarshalAuthorizedKey(authority.PublicKey())))
 	open := filepath.Join(dir, "open")
@@ -208,7 +212,7 @@ func TestKeys(t *testing.T) {
 	passphrase := func(words ...string) func(context.Context, string) ([]byte, error) {
 		asked = 0
 		return func(_ context.Context, file string) ([]byte, error) {
-			if file != secretFile || asked == len(words) {
+			if file != secretFile && file != oldFile || asked == len(words) {
 				return nil, fmt.Errorf("asked for %s", file)
 			}
 			asked++
@@ -232,6 +236,8 @@ func TestKeys(t *testing.T) {
 		"nobody to ask":      {files: []string{secretFile}, is: ssh.ErrPassphrase, says: "ssh-add"},
 		"certified":          {files: []string{certifiedFile}},
 		"RSA":                {files: []string{rsaFile}},
+		"as of old":          {files: []string{oldFile}, words: []string{"wrong", "right"}, asked: 2},
+		"as of old, wrong":   {files: []string{oldFile}, words: []string{"wrong"}, is: ssh.ErrPassphrase, says: oldFile, asked: 1},
 		"others can read it": {files: []string{open}, is: ssh.ErrAuthentication, says: "chmod 600"},
 		"none":               {files: []string{filepath.Join(dir, "none")}, is: ssh.ErrAuthentication, says: "it takes publickey"},
 	} {
@@ -439,6 +445,27 @@ func TestPasswords(t *testing.T) {
 		if _, err := h.Connect(t.Context(), sshconf.Login{Password: func(context.Context, string) (string, error) { t.Error("asked"); return "", nil }}); err == nil {
 			t.Error("BatchMode")
 		}
+	}
+}
+
+// What a server asks is answered by whoever can.
+func TestInteractive(t *testing.T) {
+	t.Parallel()
+	h := hostOf(t, fmt.Sprintf("HostName 127.0.0.1\nPort %d\nUserKnownHostsFile none\nStrictHostKeyChecking no\nIdentityFile none\n", passwordServer(t)), "u@web1")
+	h.Methods = []string{"keyboard-interactive"}
+	client, err := h.Connect(t.Context(), sshconf.Login{Interactive: func(_ context.Context, who, _ string, questions []string, echo []bool) ([]string, error) {
+		if who != "u@web1" || len(questions) != 1 || questions[0] != "Password: " || echo[0] {
+			t.Error(who, questions, echo)
+		}
+		return []string{"right"}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = client.Close()
+	no := errors.New("nobody is here")
+	if _, err := h.Connect(t.Context(), sshconf.Login{Password: func(context.Context, string) (string, error) { return "", no }}); !errors.Is(err, no) {
+		t.Error(err)
 	}
 }
 

@@ -171,11 +171,7 @@ func (a *attempts) noting(signer xssh.Signer) xssh.Signer {
 	if !ok {
 		return signer
 	}
-	noted := notingSigner{with, func(err error) { a.keys.notes = append(a.keys.notes, err) }}
-	if several, ok := signer.(xssh.MultiAlgorithmSigner); ok {
-		return notingSeveral{noted, several}
-	}
-	return noted
+	return notingSigner{with, func(err error) { a.keys.notes = append(a.keys.notes, err) }}
 }
 
 type notingSigner struct {
@@ -190,13 +186,6 @@ func (s notingSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm s
 	}
 	return signature, err
 }
-
-type notingSeveral struct {
-	notingSigner
-	several xssh.MultiAlgorithmSigner
-}
-
-func (s notingSeveral) Algorithms() []string { return s.several.Algorithms() }
 
 // noWayIn says that nothing is left to authenticate with, and why.
 type noWayIn struct {
