@@ -70,7 +70,7 @@ func (k *known) revoke(name string) error {
 			}
 			continue // of a kind that cannot be used here
 		}
-		*k = append(*k, knownLine{KnownKey{at, key}, "revoked", nil})
+		*k = append(*k, knownLine{at: at, marker: "revoked", key: key})
 	}
 	return nil
 }

@@ -84,11 +84,26 @@ func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\
 // largestKnownHosts is how many bytes of one file are read.
 const largestKnownHosts = 256 << 20
 
-// A knownLine is one line of a known_hosts file.
+// A knownLine is one line of a known_hosts file. Keys are parsed when their
+// hosts are asked for: files may have many, and a connection wants one.
 type knownLine struct {
-	KnownKey
-	marker string   // cert-authority, revoked or nothing
-	hosts  []string // patterns, or one hash
+	at     Position
+	marker string // cert-authority, revoked or nothing
+	hosts  string // patterns with commas, or one hash
+	text   []byte // of the line; nil when there is the key
+	key    xssh.PublicKey
+}
+
+// known returns the key, if it is of a kind that can be used here.
+func (l knownLine) known() (KnownKey, bool) {
+	if l.key == nil {
+		_, _, key, _, _, err := xssh.ParseKnownHosts(l.text)
+		if err != nil {
+			return KnownKey{}, false
+		}
+		l.key = key
+	}
+	return KnownKey{l.at, l.key}, true
 }
 
 // A known is what known_hosts files have. Of the package knownhosts of x/crypto
@@ -137,17 +152,33 @@ func (k *known) read(name string, text []byte) error {
 		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		at := Position{name, number}
-		marker, hosts, key, _, _, err := xssh.ParseKnownHosts(line)
-		if err == nil && (marker == "" || marker == "cert-authority" || marker == "revoked") {
-			*k = append(*k, knownLine{KnownKey{at, key}, marker, hosts})
-			continue
+		l := knownLine{at: Position{name, number}, text: line}
+		if line[0] == '@' {
+			var err error
+			if l, err = marked(l); err != nil {
+				return err
+			}
+		} else if end := bytes.IndexAny(line, " \t"); end > 0 {
+			l.hosts = string(line[:end])
 		}
-		if words := strings.Fields(string(line)); line[0] == '@' && (len(words) < 4 || usable(words[2])) {
-			return fmt.Errorf("%v: a line with a marker cannot be understood, and it may revoke a key: repair or remove it", at)
+		if l.hosts != "" {
+			*k = append(*k, l)
 		}
 	}
 	return nil
+}
+
+// marked parses a line that has a marker. It is empty when its key is of no use
+// here.
+func marked(l knownLine) (knownLine, error) {
+	marker, hosts, key, _, _, err := xssh.ParseKnownHosts(l.text)
+	if err == nil && (marker == "cert-authority" || marker == "revoked") {
+		return knownLine{at: l.at, marker: marker, hosts: strings.Join(hosts, ","), key: key}, nil
+	}
+	if words := strings.Fields(string(l.text)); len(words) < 4 || usable(words[2]) {
+		return knownLine{}, fmt.Errorf("%v: a line with a marker cannot be understood, and it may revoke a key: repair or remove it", l.at)
+	}
+	return knownLine{}, nil
 }
 
 // usable reports whether x/crypto has keys of the kind.
@@ -162,20 +193,23 @@ func (k known) of(name string) (keys, authorities []KnownKey) {
 		if line.marker == "revoked" || !line.matches(name) {
 			continue
 		}
-		if line.marker == "" {
-			keys = append(keys, line.KnownKey)
-		} else {
-			authorities = append(authorities, line.KnownKey)
+		key, usable := line.known()
+		switch {
+		case !usable:
+		case line.marker == "":
+			keys = append(keys, key)
+		default:
+			authorities = append(authorities, key)
 		}
 	}
 	return keys, authorities
 }
 
 func (l knownLine) matches(name string) bool {
-	if len(l.hosts) == 1 && strings.HasPrefix(l.hosts[0], "|") {
-		return matchesHash(l.hosts[0], name)
+	if strings.HasPrefix(l.hosts, "|") {
+		return matchesHash(l.hosts, name)
 	}
-	return matchesAny(lower(l.hosts), name)
+	return matchesAny(strings.Split(strings.ToLower(l.hosts), ","), name)
 }
 
 // matchesHash reports whether a name has the hash |1|salt|HMAC-SHA1, as in
@@ -198,8 +232,8 @@ func matchesHash(hash, name string) bool {
 // revoked returns the line that revokes a key, for whichever hosts it does.
 func (k known) revoked(key xssh.PublicKey) (KnownKey, bool) {
 	for _, line := range k {
-		if line.marker == "revoked" && sameKey(plain(line.Key), plain(key)) {
-			return line.KnownKey, true
+		if line.marker == "revoked" && sameKey(plain(line.key), plain(key)) {
+			return KnownKey{line.at, line.key}, true
 		}
 	}
 	return KnownKey{}, false

@@ -264,3 +264,21 @@ func FuzzKnownHosts(f *testing.F) {
 		k.algorithms(identity{name: name}, xssh.SupportedAlgorithms().HostKeys)
 	})
 }
+
+func BenchmarkKnownHosts(b *testing.B) {
+	key := line(newKey(b).PublicKey())
+	var text strings.Builder
+	for i := range 10000 {
+		fmt.Fprintf(&text, "host%d %s", i, key)
+	}
+	h := &Host{Name: "host5000", Port: 22}
+	for b.Loop() {
+		var k known
+		if err := k.read("f", []byte(text.String())); err != nil {
+			b.Fatal(err)
+		}
+		if keys, _ := k.of(h.identity().name); len(keys) != 1 {
+			b.Fatal(len(keys))
+		}
+	}
+}
