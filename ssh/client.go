@@ -3,6 +3,7 @@ package ssh
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -96,7 +97,7 @@ func rejectChannels(channels <-chan xssh.NewChannel) {
 	}
 }
 
-// Host returns the address as it was dialed.
+// Host returns the address as it was dialed, or Config.Name.
 func (c *Client) Host() string { return c.host }
 
 // Metadata returns what was said in the handshake: user, versions, addresses.
@@ -147,6 +148,16 @@ func (c *Client) Close() error {
 		}
 	}
 	return nil
+}
+
+// Own makes this client the owner of what its connection goes by, such as the
+// client of a jump host: that is closed when this connection has ended, and
+// [Client.Close] waits for it as it does for its own goroutines.
+func (c *Client) Own(way io.Closer) {
+	c.crew.start(func() {
+		<-c.wire.dead
+		_ = way.Close()
+	})
 }
 
 // shut closes a channel and waits until the server has closed it too. From a

@@ -34,6 +34,9 @@ type Config struct {
 	// method x/crypto tries the first only: with Keys or Agent, none by public
 	// keys.
 	Auth []xssh.AuthMethod
+	// AuthCallback chooses how to authenticate next, before Keys, Agent and Auth
+	// are; see [xssh.ClientAuthCallback].
+	AuthCallback xssh.ClientAuthCallback
 
 	// KnownHosts says which keys servers have; it is not asked if HostKey is given.
 	KnownHosts *KnownHosts
@@ -58,9 +61,15 @@ type Config struct {
 	Policy lifeline.Policy
 	// Net is how to connect otherwise, as in [lifeline.Dialer].
 	Net net.Dialer
+	// Network is tcp, tcp4 or tcp6. Empty means tcp.
+	Network string
 
 	// Protocol chooses ciphers and the like.
 	Protocol xssh.Config
+
+	// Name is what the host is called in errors and by [Client.Host]. Empty means
+	// as it was dialed.
+	Name string
 
 	// MaxOutput is how much [Command.Output] and the like keep of each stream, in
 	// bytes. Zero means 16 MiB.
@@ -76,6 +85,9 @@ func (c Config) settled() Config {
 	c.MaxOutput = cmp.Or(max(c.MaxOutput, 0), defaultMaxOutput)
 	return c
 }
+
+// called returns what the host is called in errors.
+func (c Config) called(host string) string { return cmp.Or(c.Name, host) }
 
 // check says what a Config lacks.
 func (c Config) check() error {
@@ -94,10 +106,10 @@ func (c Config) check() error {
 func Dial(ctx context.Context, host string, config Config) (*Client, error) {
 	began, config := time.Now(), config.settled()
 	if err := config.check(); err != nil {
-		return nil, &Error{Phase: Connect, Host: host, Err: err}
+		return nil, &Error{Phase: Connect, Host: config.called(host), Err: err}
 	}
 	dialer := lifeline.Dialer{Policy: config.Policy, Net: config.Net}
-	conn, err := dialer.DialContext(ctx, "tcp", address(host))
+	conn, err := dialer.DialContext(ctx, cmp.Or(config.Network, "tcp"), address(host))
 	if err != nil {
 		switch {
 		case ctx.Err() != nil:
@@ -105,7 +117,7 @@ func Dial(ctx context.Context, host string, config Config) (*Client, error) {
 		case errors.Is(err, lifeline.ErrUnanswered):
 			err = fmt.Errorf("%w: %w", &BudgetError{"Connect", config.Policy.Connect}, err)
 		}
-		return nil, &Error{Phase: Connect, Host: host, Elapsed: time.Since(began), Err: err}
+		return nil, &Error{Phase: Connect, Host: config.called(host), Elapsed: time.Since(began), Err: err}
 	}
 	return newClient(ctx, conn, host, config, began)
 }
@@ -117,7 +129,7 @@ func NewClient(ctx context.Context, conn net.Conn, host string, config Config) (
 	config = config.settled()
 	if err := config.check(); err != nil {
 		_ = conn.Close()
-		return nil, &Error{Phase: Handshake, Host: host, Err: err}
+		return nil, &Error{Phase: Handshake, Host: config.called(host), Err: err}
 	}
 	return newClient(ctx, conn, host, config, time.Now())
 }
@@ -145,9 +157,9 @@ func newClient(ctx context.Context, conn net.Conn, host string, config Config, b
 	phase, r := g.wait(ctx, done)
 	if r.err != nil {
 		g.wire.kill(r.err)
-		return nil, &Error{Phase: phase, Host: host, Elapsed: time.Since(began), Err: r.err}
+		return nil, &Error{Phase: phase, Host: config.called(host), Elapsed: time.Since(began), Err: r.err}
 	}
-	c := &Client{host: host, conn: r.conn, wire: g.wire, budgets: config.Budgets, liveness: config.Liveness, maxOutput: config.MaxOutput}
+	c := &Client{host: config.called(host), conn: r.conn, wire: g.wire, budgets: config.Budgets, liveness: config.Liveness, maxOutput: config.MaxOutput}
 	c.start(r.channels, r.requests)
 	return c, nil
 }
@@ -226,6 +238,7 @@ func (g *greeting) clientConfig(host string) (*xssh.ClientConfig, error) {
 		Config:            g.config.Protocol,
 		User:              g.config.User,
 		Auth:              g.config.Auth,
+		AuthCallback:      g.config.AuthCallback,
 		HostKeyCallback:   g.hostKey,
 		HostKeyAlgorithms: g.config.HostKeyAlgorithms,
 	}

@@ -80,7 +80,7 @@ func (f Fate) String() string {
 // Error says in which phase a call ended, and why. It is a [net.Error].
 type Error struct {
 	Phase   Phase
-	Host    string        // as it was dialed
+	Host    string        // as it was dialed, or Config.Name
 	Elapsed time.Duration // since the call began
 	Fate    Fate          // of the command; NotSent where there is none
 	Err     error         // the cause

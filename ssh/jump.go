@@ -24,10 +24,10 @@ import (
 func (c *Client) Jump(ctx context.Context, host string, config Config) (*Client, error) {
 	began, config := time.Now(), config.settled()
 	if err := config.check(); err != nil {
-		return nil, &Error{Phase: Connect, Host: host, Err: err}
+		return nil, &Error{Phase: Connect, Host: config.called(host), Err: err}
 	}
 	failed := func(err error) (*Client, error) {
-		return nil, &Error{Phase: Connect, Host: host, Elapsed: time.Since(began), Err: fmt.Errorf("by way of %s: %w", c.host, err)}
+		return nil, &Error{Phase: Connect, Host: config.called(host), Elapsed: time.Since(began), Err: fmt.Errorf("by way of %s: %w", c.host, err)}
 	}
 	limited, cancel := within(ctx, "Connect", config.Budgets.Connect)
 	defer cancel()

@@ -162,3 +162,27 @@ func TestOpenSSHJump(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who owns the jump host ends it with its own connection, however that ends.
+func TestOwn(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T) {
+		f, _ := jumping(fault{})
+		outer, _ := connected(t, config(), f)
+		named := config()
+		named.Name = "web1"
+		inner, err := outer.Jump(t.Context(), "behind", named)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner.Own(outer)
+		survives(t, inner)
+		if inner.Host() != "web1" {
+			t.Error(inner.Host())
+		}
+		_ = inner.Close()
+		if err := outer.Err(); !errors.Is(err, ssh.ErrClosed) {
+			t.Errorf("the jump host: %v", err)
+		}
+	})
+}

@@ -24,7 +24,7 @@ const programWait = 100 * time.Millisecond
 func DialProgram(ctx context.Context, program *exec.Cmd, host string, config Config) (*Client, error) {
 	began, config := time.Now(), config.settled()
 	failed := func(err error) (*Client, error) {
-		return nil, &Error{Phase: Connect, Host: host, Elapsed: time.Since(began), Err: err}
+		return nil, &Error{Phase: Connect, Host: config.called(host), Elapsed: time.Since(began), Err: err}
 	}
 	if err := config.check(); err != nil {
 		return failed(err)
