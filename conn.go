@@ -147,6 +147,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 // nobody will know whether it arrived.
 func (c *Conn) Close() error {
 	again := c.closed.Swap(true)
+	inFlight.closed.Store(true)
 	err := c.tcp.Close()
 	if !again && c.cause.Load() != nil && errors.Is(err, net.ErrClosed) {
 		return nil // it was closed when its peer was found silent, which Read and Write have told
@@ -209,7 +210,7 @@ func (c *Conn) NetConn() net.Conn { return c.tcp }
 // unacknowledged, and so it is afterwards until the watcher has looked.
 func (c *Conn) begin() {
 	if c.state.Add(using)&listed == 0 && c.state.Or(listed)&listed == 0 {
-		inFlight.add(c)
+		inFlight.add(c, c.watch)
 	}
 }
 
@@ -227,7 +228,7 @@ func (c *Conn) settle() bool {
 	return c.state.Or(listed)&listed != 0
 }
 
-func (c *Conn) rule() rule { return c.watch }
+func (c *Conn) gone() bool { return c.closed.Load() }
 
 func (c *Conn) look() (tcpinfo.Info, error) { return tcpinfo.Read(c.raw) }
 

@@ -3,6 +3,7 @@ package lifeline
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lifeline-go/lifeline/internal/tcpinfo"
@@ -15,7 +16,7 @@ const tick = 250 * time.Millisecond
 const blur = 20 * time.Millisecond
 
 // seldom is the longest time between two looks: so long a connection may be
-// kept in memory that the program has closed or forgotten.
+// kept in memory that the program has forgotten.
 const seldom = 10 * time.Second
 
 // inFlight watches all connections of this process that have something
@@ -34,14 +35,16 @@ var inFlight watcher
 // once when keepalive should have heard from the peer long ago.
 type watcher struct {
 	mu      sync.Mutex
-	fresh   []watched // since the last pass
+	fresh   []*silence // since the last pass
 	running bool
+
+	closed atomic.Bool // some connection was, since the last pass
 }
 
 // watched is what a watcher needs of a connection. No method may wait.
 type watched interface {
-	// rule says how long its peer may be silent.
-	rule() rule
+	// gone reports whether the program has closed the connection.
+	gone() bool
 	// look returns what the kernel knows; an error when the connection is closed.
 	look() (tcpinfo.Info, error)
 	// settle is called when everything was acknowledged. It reports whether the
@@ -76,10 +79,10 @@ func (p Policy) rule() rule {
 }
 
 // add watches one more connection.
-func (w *watcher) add(c watched) {
+func (w *watcher) add(c watched, r rule) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fresh = append(w.fresh, c)
+	w.fresh = append(w.fresh, &silence{conn: c, rule: r})
 	if !w.running {
 		w.running = true
 		go w.run()
@@ -92,7 +95,7 @@ func (w *watcher) run() {
 	defer ticker.Stop()
 	var (
 		cases []*silence
-		fresh []watched
+		fresh []*silence
 	)
 	for {
 		<-ticker.C
@@ -106,11 +109,10 @@ func (w *watcher) run() {
 			return
 		}
 		w.mu.Unlock()
-		now := time.Now()
-		for _, c := range fresh {
-			cases = append(cases, &silence{conn: c, rule: c.rule()})
-		}
-		cases = slices.DeleteFunc(cases, func(s *silence) bool { return s.over(now) })
+		now, closed := time.Now(), w.closed.Swap(false)
+		cases = slices.DeleteFunc(append(cases, fresh...), func(s *silence) bool {
+			return closed && s.conn.gone() || s.over(now)
+		})
 	}
 }
 

@@ -28,7 +28,7 @@ func newPatient(state tcpinfo.Info) *patient {
 	return &patient{state: state, acked: time.Now(), condemned: make(chan time.Duration, 1)}
 }
 
-func (p *patient) rule() rule                  { return p.policy.rule() }
+func (p *patient) gone() bool                  { return false }
 func (p *patient) condemn(quiet time.Duration) { p.condemned <- quiet }
 
 // change changes what the next look sees.
@@ -97,7 +97,7 @@ func TestWatcherNotices(t *testing.T) {
 		watching(t, func(t *testing.T, w *watcher) {
 			p := newPatient(lost)
 			p.policy.Silence = within
-			w.add(p)
+			w.add(p, p.policy.rule())
 			began := time.Now()
 			quiet := <-p.condemned
 			bound := p.policy.settled().Silence
@@ -132,7 +132,7 @@ func TestWatcherIsJust(t *testing.T) {
 			watching(t, func(t *testing.T, w *watcher) {
 				p := newPatient(test.state)
 				began := time.Now()
-				w.add(p)
+				w.add(p, p.policy.rule())
 				time.Sleep(10 * time.Second)
 				if test.later != nil {
 					p.change(test.later)
@@ -160,7 +160,7 @@ func TestWatcherAfterLongIdleTime(t *testing.T) {
 		p := newPatient(lost)
 		time.Sleep(time.Hour)
 		began := time.Now()
-		w.add(p)
+		w.add(p, p.policy.rule())
 		<-p.condemned
 		if took := time.Since(began); took < 18*time.Second || took > 20*time.Second {
 			t.Errorf("given up after %v", took)
@@ -173,7 +173,7 @@ func TestWatcherAddsToKeepAlive(t *testing.T) {
 	watching(t, func(t *testing.T, w *watcher) {
 		p := newPatient(lost)
 		time.Sleep(17 * time.Second)
-		w.add(p)
+		w.add(p, p.policy.rule())
 		<-p.condemned
 		if quiet := time.Since(p.acked); quiet > 20*time.Second {
 			t.Errorf("silent for %v", quiet)
@@ -191,7 +191,7 @@ func TestWatcherLooksSeldom(t *testing.T) {
 					const lives = time.Hour
 					p := newPatient(state)
 					p.asks, p.policy.Silence = true, silence
-					w.add(p)
+					w.add(p, p.policy.rule())
 					for began := time.Now(); time.Since(began) < lives; time.Sleep(silence / 10) { // as answers to keepalive come
 						p.change(func(p *patient) { p.acked = time.Now() })
 					}
@@ -219,7 +219,7 @@ func TestWatcherAfterPause(t *testing.T) {
 		p := newPatient(idle)
 		p.asks = true
 		p.acked = p.acked.Add(-time.Hour)
-		w.add(p)
+		w.add(p, p.policy.rule())
 		time.Sleep(15 * time.Second)
 		if n := len(p.condemned); n > 0 {
 			t.Error("given up before it could answer")
@@ -235,7 +235,7 @@ func TestWatcherEnds(t *testing.T) {
 			settles, closes, lives := newPatient(lost), newPatient(lost), newPatient(tcpinfo.Info{})
 			settles.settled, settles.state, closes.closed = true, tcpinfo.Info{}, true
 			for _, p := range []*patient{settles, closes, lives} {
-				w.add(p)
+				w.add(p, p.policy.rule())
 			}
 			time.Sleep(10 * time.Second)
 			if n := settles.looked(); n != 1 {
