@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lifeline-go/lifeline/internal/sockopt"
 	"github.com/lifeline-go/lifeline/internal/tcpinfo"
 )
 
@@ -59,15 +60,15 @@ type Conn struct {
 	watch rule
 
 	// state is listed when the watcher knows the connection, and beyond that
-	// counts the writes that are under way.
+	// counts the calls that are under way, twice each.
 	state  atomic.Uint32
 	closed atomic.Bool           // by the program
 	cause  atomic.Pointer[Error] // of its end, when that came from outside
 }
 
 const (
-	listed  uint32 = 1
-	writing uint32 = 2
+	listed uint32 = 1
+	using  uint32 = 2
 )
 
 var (
@@ -80,7 +81,9 @@ var (
 
 // Read reads as [net.TCPConn.Read].
 func (c *Conn) Read(p []byte) (int, error) {
+	c.begin()
 	n, err := c.tcp.Read(p)
+	c.end()
 	if err != nil {
 		err = c.explain("read", err)
 	}
@@ -114,10 +117,14 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 func (c *Conn) readFrom(r io.Reader) (int64, error) {
 	switch from := r.(type) {
 	case *Conn:
+		from.begin()
+		defer from.end()
 		n, err := c.tcp.ReadFrom(from.tcp)
 		return n, from.explainCopy("read", err)
 	case *io.LimitedReader:
 		if conn, ok := from.R.(*Conn); ok {
+			conn.begin()
+			defer conn.end()
 			rest := io.LimitedReader{R: conn.tcp, N: from.N}
 			n, err := c.tcp.ReadFrom(&rest)
 			from.N = rest.N
@@ -129,7 +136,9 @@ func (c *Conn) readFrom(r io.Reader) (int64, error) {
 
 // WriteTo copies to w as [net.TCPConn.WriteTo].
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
+	c.begin()
 	n, err := c.tcp.WriteTo(w)
+	c.end()
 	return n, c.explainCopy("read", err)
 }
 
@@ -138,6 +147,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 // nobody will know whether it arrived.
 func (c *Conn) Close() error {
 	again := c.closed.Swap(true)
+	inFlight.closed.Store(true)
 	err := c.tcp.Close()
 	if !again && c.cause.Load() != nil && errors.Is(err, net.ErrClosed) {
 		return nil // it was closed when its peer was found silent, which Read and Write have told
@@ -188,29 +198,29 @@ func (c *Conn) SetReadBuffer(bytes int) error { return c.tcp.SetReadBuffer(bytes
 func (c *Conn) SetWriteBuffer(bytes int) error { return c.tcp.SetWriteBuffer(bytes) }
 
 // SyscallConn gives access to the socket. What is written through it is not
-// watched until the next Write, and its errors are the system's.
+// watched until the next Read or Write, and its errors are the system's.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.tcp.SyscallConn() }
 
 // NetConn returns the connection of package net. The same holds for it as for
 // [Conn.SyscallConn].
 func (c *Conn) NetConn() net.Conn { return c.tcp }
 
-// begin must be called before anything is written, and end after it. Between
-// them the connection stays with the watcher even when nothing is
+// begin must be called before anything is read or written, and end after it.
+// Between them the connection stays with the watcher even when nothing is
 // unacknowledged, and so it is afterwards until the watcher has looked.
 func (c *Conn) begin() {
-	if c.state.Add(writing)&listed == 0 && c.state.Or(listed)&listed == 0 {
-		inFlight.add(c)
+	if c.state.Add(using)&listed == 0 && c.state.Or(listed)&listed == 0 {
+		inFlight.add(c, c.watch)
 	}
 }
 
-func (c *Conn) end() { c.state.Add(^(writing - 1)) }
+func (c *Conn) end() { c.state.Add(^(using - 1)) }
 
 // settle takes the connection off the list first and looks then: whoever begins
-// to write in between lists it again.
+// to read or write in between lists it again.
 func (c *Conn) settle() bool {
 	if !c.state.CompareAndSwap(listed, 0) {
-		return false // being written to
+		return false // somebody waits, or is about to
 	}
 	if n, err := tcpinfo.Unacknowledged(c.raw); err != nil || n == 0 {
 		return true
@@ -218,9 +228,16 @@ func (c *Conn) settle() bool {
 	return c.state.Or(listed)&listed != 0
 }
 
-func (c *Conn) rule() rule { return c.watch }
+func (c *Conn) gone() bool { return c.closed.Load() }
 
 func (c *Conn) look() (tcpinfo.Info, error) { return tcpinfo.Read(c.raw) }
+
+// kept asks how keepalive is set now: the program can change it through the
+// connection of package net, and lifeline tune from outside.
+func (c *Conn) kept(quiet time.Duration) bool {
+	on, idle, interval, err := sockopt.KeepAlive(c.raw)
+	return err == nil && on && quiet >= idle+2*interval
+}
 
 // condemn closes the connection, and with a reset: what is unsent will not be
 // sent, and should the peer come back, it learns at once. It does so in a

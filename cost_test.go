@@ -83,6 +83,7 @@ func BenchmarkThroughput(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			ln, data := sink(b), make([]byte, size)
 			bare, guarded := net.Conn(plain(b, ln)), lifeline.Wrap(plain(b, ln))
+			defer guarded.Close()
 			took := make(map[net.Conn][]time.Duration)
 			write := func(conn net.Conn) {
 				began := time.Now()

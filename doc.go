@@ -33,9 +33,10 @@
 // A peer that is merely slow stays: one that does not read for an hour, but whose
 // kernel acknowledges, is alive. TCP_USER_TIMEOUT, the usual remedy, ends its
 // connection (and makes one lost keepalive probe fatal), so it is not used. Idle
-// connections are watched by keepalive alone. Connections with something
-// unacknowledged are looked at by one goroutine of the process every two
-// seconds or more often; it ends when all is acknowledged.
+// connections are watched by keepalive. Those with something unacknowledged,
+// and those that a Read waits for, are looked at by one goroutine of the process:
+// seldom as long as the peer answers, and four times a second when its silence
+// nears the limit. It ends when there are none.
 //
 // How long a failure can go unnoticed on this system is [Policy.Bound]; for any
 // socket with any options, package [github.com/lifeline-go/lifeline/bound] says

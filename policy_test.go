@@ -24,7 +24,7 @@ func TestPolicy(t *testing.T) {
 			}
 		}
 		r := p.rule()
-		if r.limit+2*tick > silence || r.limit < silence*3/4 || r.period > late || r.limit < 3*r.period {
+		if r.limit+2*tick > silence || r.limit < silence*3/4 || r.period > 2*time.Second || r.limit < 3*r.period || r.idle+tick > silence || r.near() < o.Idle+2*o.Interval {
 			t.Errorf("%v: rule %+v", silence, r)
 		}
 		if retry := p.longestRetry(); retry < time.Second || retry > 2*time.Minute || 3*retry > silence {
@@ -43,7 +43,7 @@ func TestPolicyZero(t *testing.T) {
 			t.Errorf("%+v is %+v", p, got)
 		}
 	}
-	if o := (Policy{}).keepAlive(); o.Idle != 7*time.Second || o.Interval != time.Second || o.Count != 9 {
-		t.Errorf("the documentation says a probe every seven seconds, and nine of them: %+v", o)
+	if o := (Policy{}).keepAlive(); o.Idle != 6*time.Second || o.Interval != time.Second || o.Count != 12 {
+		t.Errorf("the documentation says a probe every six seconds, and twelve of them: %+v", o)
 	}
 }

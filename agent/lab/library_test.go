@@ -196,12 +196,12 @@ func TestLibraryWrappedLate(t *testing.T) {
 // silence before counts all the same.
 func TestLibraryWriteLateInSilence(t *testing.T) {
 	t.Parallel()
-	policy := lifeline.Policy{Silence: 10 * time.Second} // of which keepalive takes 7
+	policy := lifeline.Policy{Silence: 10 * time.Second} // of which keepalive takes 9
 	g := guarded(t, lifeline.Dialer{Policy: policy})
 	ended := g.reads()
 	g.far.Unplug()
 	died := time.Now()
-	time.Sleep(6 * time.Second)
+	time.Sleep(8500 * time.Millisecond)
 	if _, err := g.conn.Write([]byte{1}); err != nil {
 		checkSilent(t, err) // so busy a machine that keepalive was first
 	}
@@ -224,6 +224,50 @@ func TestLibraryHeavyTrafficPeerDies(t *testing.T) {
 	}
 	g.far.Unplug()
 	silent(t, shortest, time.Now(), ended)
+}
+
+// What this machine cannot send, because its queue drops it, keepalive does not
+// count: it would try for ever, every 0.5 s. On a busy machine that has made
+// keepalive of 3 s take 15 s.
+func TestLibraryQueueFull(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]bool{"idle": false, "sending": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			need.Program(t, "tc")
+			g := guarded(t, lifeline.Dialer{Policy: shortest})
+			ended := g.reads()
+			g.near.Run("tc", "qdisc", "replace", "dev", "eth0", "root", "bfifo", "limit", "1")
+			died := time.Now()
+			if write {
+				if _, err := g.conn.Write([]byte("lost")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			silent(t, shortest, died, ended)
+		})
+	}
+}
+
+// Keepalive that the program has switched off asks nobody, so nobody is silent.
+func TestLibraryWithoutKeepAlive(t *testing.T) {
+	t.Parallel()
+	g := guarded(t, lifeline.Dialer{Policy: shortest})
+	if err := g.conn.NetConn().(*net.TCPConn).SetKeepAlive(false); err != nil {
+		t.Fatal(err)
+	}
+	ended := g.reads()
+	select {
+	case end := <-ended:
+		t.Fatalf("given up: %v", end.err)
+	case <-time.After(3 * shortest.Silence):
+	}
+	g.far.Unplug()
+	died := time.Now()
+	if _, err := g.conn.Write([]byte("lost")); err != nil {
+		t.Fatal(err)
+	}
+	silent(t, shortest, died, ended)
 }
 
 // A peer that does not read closes its window and goes on to acknowledge. It
@@ -413,9 +457,9 @@ func TestLibraryOptions(t *testing.T) {
 	wrapped := lifeline.Wrap(raw)
 	defer wrapped.Close()
 	for name, conn := range map[string]net.Conn{"dialed": dialed, "accepted": accepted, "wrapped": wrapped} {
-		want := map[int]int{unix.TCP_KEEPIDLE: 7, unix.TCP_KEEPINTVL: 1, unix.TCP_KEEPCNT: 9, unix.TCP_USER_TIMEOUT: 0}
+		want := map[int]int{unix.TCP_KEEPIDLE: 6, unix.TCP_KEEPINTVL: 1, unix.TCP_KEEPCNT: 12, unix.TCP_USER_TIMEOUT: 0}
 		if d.Policy.Bound().Stalled == d.Policy.Bound().Sending { // Linux 6.15
-			want[unix.TCP_RTO_MAX_MS] = 5000
+			want[unix.TCP_RTO_MAX_MS] = 2500
 		}
 		control(t, conn.(*lifeline.Conn), func(fd int) error {
 			for option, value := range want {
@@ -471,17 +515,19 @@ func TestLibraryCloseRaces(t *testing.T) {
 }
 
 // What the watcher costs a program with 10,000 connections: when none does
-// anything, when each writes every 30 s, and when nobody has read for a while
-// and all of them wait. The writes themselves are measured too, over connections
+// anything, when a Read waits for each, when each writes every 30 s, and when
+// nobody has read for a while and all of them wait. The writes themselves are measured too, over connections
 // of package net.
 func BenchmarkLibraryWatcher(b *testing.B) {
 	const many, listeners, span = 10_000, 5, 10 * time.Second
 	for _, test := range []struct {
-		name            string
-		wrap            func(net.Conn) net.Conn
-		writes, stalled bool
+		name                   string
+		wrap                   func(net.Conn) net.Conn
+		reads, writes, stalled bool
 	}{
 		{name: "idle", wrap: lifeline.Wrap},
+		{name: "reading", wrap: lifeline.Wrap, reads: true},
+		{name: "reading over package net", wrap: func(c net.Conn) net.Conn { return c }, reads: true},
 		{name: "heartbeats", wrap: lifeline.Wrap, writes: true},
 		{name: "heartbeats over package net", wrap: func(c net.Conn) net.Conn { return c }, writes: true},
 		{name: "stalled", wrap: lifeline.Wrap, stalled: true},
@@ -505,6 +551,9 @@ func BenchmarkLibraryWatcher(b *testing.B) {
 					if test.stalled {
 						_ = conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
 						_, _ = conn.Write(make([]byte, 1<<20))
+					}
+					if test.reads {
+						go func() { _, _ = conn.Read(make([]byte, 1)) }()
 					}
 					conns = append(conns, conn)
 				}

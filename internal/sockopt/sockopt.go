@@ -1,5 +1,5 @@
-// Package sockopt sets the options of TCP sockets that package net has no
-// method for. Where a system has no such option, the error is
+// Package sockopt sets and reads the options of TCP sockets that package net has
+// no method for. Where a system has no such option, the error is
 // [errors.ErrUnsupported].
 package sockopt
 

@@ -23,6 +23,19 @@ func SetLongestRetry(conn syscall.RawConn, d time.Duration) error {
 	})
 }
 
+// KeepAlive returns whether keepalive is on, after how long an idle time it asks
+// the peer, and how long it waits between two probes.
+func KeepAlive(conn syscall.RawConn) (on bool, idle, interval time.Duration, err error) {
+	err = control(conn, func(fd uintptr) error {
+		flag, failed := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+		first, failed1 := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+		next, failed2 := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
+		on, idle, interval = flag != 0, time.Duration(first)*time.Second, time.Duration(next)*time.Second
+		return errors.Join(failed, failed1, failed2)
+	})
+	return on, idle, interval, err
+}
+
 // LongestRetryIsKnown reports whether this kernel has what [SetLongestRetry]
 // sets. It asks a socket of its own, once.
 var LongestRetryIsKnown = sync.OnceValue(func() bool {

@@ -16,3 +16,8 @@ func SetLongestRetry(syscall.RawConn, time.Duration) error { return errors.ErrUn
 
 // LongestRetryIsKnown reports whether [SetLongestRetry] is to be had.
 func LongestRetryIsKnown() bool { return false }
+
+// KeepAlive returns [errors.ErrUnsupported].
+func KeepAlive(syscall.RawConn) (on bool, idle, interval time.Duration, err error) {
+	return false, 0, 0, errors.ErrUnsupported
+}

@@ -64,7 +64,7 @@ func TestWithoutBPF(t *testing.T) {
 	if !errors.As(only, &needs) || !errors.Is(only, fs.ErrPermission) || needs.Needs != capabilities {
 		t.Errorf("by BPF alone: %v", only)
 	}
-	if err != nil || len(r.Tuned) != 3 || r.Way != ByLoan || !errors.Is(r.NoBPF, fs.ErrPermission) || tuned != (values{1, 2, 1, 3, 0}) {
+	if err != nil || len(r.Tuned) != 3 || r.Way != ByLoan || !errors.Is(r.NoBPF, fs.ErrPermission) || tuned != (values{1, 1, 1, 4, 0}) {
 		t.Errorf("%v: %v: %+v", tuned, err, r)
 	}
 	if undo != nil || len(u.Restored) != 3 || u.Way != ByLoan || u.NoBPF == nil {

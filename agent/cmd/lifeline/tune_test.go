@@ -44,9 +44,9 @@ func TestTuneIsDryUnlessToldOtherwise(t *testing.T) {
 	flags := []string{"tune", "--netns", near.Path(), "--keep", keep}
 	stdout, stderr, code := other(t, flags...)
 	for _, want := range []string{
-		"Would tune 20 connections: a probe after 2 s of quiet, then every 1 s, 3 unanswered ones in all.\n",
+		"Would tune 20 connections: a probe after 1 s of quiet, then every 1 s, 4 unanswered ones in all.\n",
 		"idle:    a silent peer is noticed after 5 s, now 150 s\n", "sending: stays 15 min 29 s: keepalive does not run",
-		"cost:    up to 10 small packets a second while all are idle, now 1;", "Nothing is done without --yes.",
+		"cost:    up to 20 small packets a second while all are idle, now 1;", "Nothing is done without --yes.",
 	} {
 		if code != exitWell || !strings.Contains(stdout, want) {
 			t.Errorf("exit code %d, no %q:\n%s%s", code, want, stdout, stderr)
@@ -62,7 +62,7 @@ func TestTuneIsDryUnlessToldOtherwise(t *testing.T) {
 		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
 	}
 	for i := 0; i < len(ends); i += 2 {
-		if near, far := keepAliveOf(t, ends[i]), keepAliveOf(t, ends[i+1]); near != [3]int{2, 1, 3} || far != goDefault {
+		if near, far := keepAliveOf(t, ends[i]), keepAliveOf(t, ends[i+1]); near != [3]int{1, 1, 4} || far != goDefault {
 			t.Fatalf("this end has %v, the other %v", near, far)
 		}
 	}
@@ -146,7 +146,7 @@ func TestTuneCgroup(t *testing.T) {
 	}
 	undo := append([]string{"tune", "--undo"}, places...)
 	stdout, stderr, code = other(t, undo...)
-	if code != exitWell || !strings.Contains(stdout, "Would release new connections of "+path+": a probe after 2 s of quiet") {
+	if code != exitWell || !strings.Contains(stdout, "Would release new connections of "+path+": a probe after 1 s of quiet") {
 		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
 	}
 	stdout, stderr, code = other(t, append(undo, "--yes")...)

@@ -24,8 +24,8 @@ const (
 	// Near and Far are the addresses of the two machines.
 	Near, Far = "10.77.1.1", "10.77.1.2"
 
-	patience = time.Minute // for a server to be ready, and for a test to be wrong
-	late     = 3           // times the bound, by which an overloaded machine may tell
+	patience = time.Minute     // for a server to be ready, and for a test to be wrong
+	slack    = 4 * time.Second // that an overloaded machine may take to tell; go-redis dials in vain before it does, for 2 s
 )
 
 // Policy is the shortest that there is, so that the tests are short too.
@@ -185,7 +185,7 @@ func Program(t testing.TB, name, pattern string) string {
 }
 
 // Within calls f, which waits for the dead, and checks that it returns by the
-// bound of the policy, which it logs, and that of an overloaded machine.
+// bound of the policy, and logs when.
 func Within(t testing.TB, died time.Time, f func() error) error {
 	t.Helper()
 	done := make(chan error, 1)
@@ -195,7 +195,7 @@ func Within(t testing.TB, died time.Time, f func() error) error {
 	case err := <-done:
 		took := time.Since(died)
 		t.Logf("after %.1f s of %v: %v", took.Seconds(), bound, err)
-		if took > late*bound {
+		if took > bound+slack {
 			t.Errorf("returned after %v, the bound is %v", took, bound)
 		}
 		return err
