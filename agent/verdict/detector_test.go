@@ -123,6 +123,7 @@ type idlers struct {
 	loss   float64
 	now    time.Duration
 	conns  []idler
+	lose   func(i int) bool // of these, every probe
 }
 
 type idler struct {
@@ -144,7 +145,7 @@ func (l *idlers) advance(to time.Duration) {
 	for i := range l.conns {
 		for c := &l.conns[i]; c.next <= to; c.next += probeEvery {
 			probe, answer := l.random.Float64(), l.random.Float64()
-			if probe >= l.loss && answer >= l.loss {
+			if probe >= l.loss && answer >= l.loss && (l.lose == nil || !l.lose(i)) {
 				c.probes, c.lastAck = 0, c.next
 			} else if c.probes++; c.probes > 9 {
 				*c = idler{lastAck: c.next, next: c.next} // ended, and dialled anew
