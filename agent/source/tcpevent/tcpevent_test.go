@@ -259,7 +259,7 @@ var errTest = errors.New("enough")
 // Closing leaves no program, map or link behind.
 func TestCloseLeavesNothing(t *testing.T) {
 	e := open(t)
-	info, err := e.objects.Retransmit.Info()
+	info, err := e.loaded.Programs[eventsProgRetransmit].Info()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestExplain(t *testing.T) {
 		is      error
 		says    string
 	}{
-		{5<<16 | 4<<8, unix.EINVAL, errors.ErrUnsupported, "before Linux 5.8"},
+		{5<<16 | 4<<8, unix.EINVAL, errors.ErrUnsupported, "before Linux 5.9"},
 		{6 << 16, ebpf.ErrNotSupported, errors.ErrUnsupported, "CONFIG_DEBUG_INFO_BTF"},
 		{6 << 16, fmt.Errorf("load: %w", unix.EPERM), fs.ErrPermission, "needs "},
 		{6 << 16, &ebpf.VerifierError{Cause: unix.EACCES}, errors.ErrUnsupported, "verifier"},
@@ -307,11 +307,12 @@ func TestExplain(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(ipv4Record())
+	f.Add(ipv4Record(Reset))
+	f.Add(ipv4Record(Probe))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		e, err := decode(raw)
-		if (err == nil) != (len(raw) == recordSize && (raw[13] == unix.AF_INET || raw[13] == unix.AF_INET6)) {
+		if (err == nil) != (len(raw) == recordSize && (raw[25] == unix.AF_INET || raw[25] == unix.AF_INET6)) {
 			t.Errorf("%x: %+v, %v", raw, e, err)
 		}
 		if err == nil && (!e.Local.IsValid() || !e.Remote.IsValid() || e.Remote.Addr().Is4In6()) {
@@ -321,23 +322,26 @@ func FuzzDecode(f *testing.F) {
 }
 
 func TestDecode(t *testing.T) {
-	got, err := decode(ipv4Record())
-	want := Event{Kind: Reset, State: fact.Established, Netns: 7, Cookie: 9, Retransmits: 3,
-		Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.MustParseAddrPort("10.0.0.2:256")}
-	if err != nil || got != want {
-		t.Errorf("got %+v, %v", got, err)
+	for kind, counts := range map[Kind][2]uint8{Retransmit: {3, 0}, Reset: {0, 0}, Probe: {0, 3}} {
+		got, err := decode(ipv4Record(kind))
+		want := Event{Kind: kind, State: fact.Established, At: 11, Netns: 7, Interface: 5, Cookie: 9, Retransmits: counts[0], Unanswered: counts[1],
+			Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.MustParseAddrPort("10.0.0.2:256")}
+		if err != nil || got != want {
+			t.Errorf("got %+v, %v", got, err)
+		}
 	}
 }
 
 // ipv4Record is a record as the kernel writes it.
-func ipv4Record() []byte {
+func ipv4Record(kind Kind) []byte {
 	var raw []byte
 	raw = binary.NativeEndian.AppendUint64(raw, 9)
+	raw = binary.NativeEndian.AppendUint64(raw, 11)
 	raw = binary.NativeEndian.AppendUint32(raw, 7)
-	raw = append(raw, byte(Reset), unix.AF_INET, byte(fact.Established), 3)
-	raw = append(raw, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	raw = append(raw, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	raw = binary.NativeEndian.AppendUint32(raw, 5)
+	raw = append(raw, byte(kind), unix.AF_INET, byte(fact.Established), 3)
 	raw = binary.NativeEndian.AppendUint16(raw, 80)
 	raw = binary.BigEndian.AppendUint16(raw, 256)
-	return append(raw, 0, 0, 0, 0)
+	raw = append(raw, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	return append(raw, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 }
