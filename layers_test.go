@@ -60,7 +60,7 @@ var layers = []layer{
 	{"agent/source/procfs/bounded", library, nil, "calls that may never return, with a way out"},
 	{"agent/source/gobin", library, []string{"agent/fact", "agent/source/procfs/bounded", xsys}, "what an executable says of itself"},
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
-	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions and resets as they happen, by BPF tracepoints"},
+	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions, keepalive probes and resets as they happen, by BPF tracepoints"},
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
 	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", xnet, xsys}, "how names are resolved"},
 

@@ -196,11 +196,12 @@ int canary(__u64 *ctx)
 
 /*
  * For each of the two kinds of probe, when all records so far would have been
- * written at 200 a second. Two processors may both take the last that is left.
+ * written at 200 a second; up to a second ahead, for timers that expire
+ * together. Two processors may both take the last that is left.
  */
 __u64 spent[2];
 
-static const __u64 each = 5 * 1000 * 1000, burst = 100 * 1000 * 1000; /* nanoseconds */
+static const __u64 each = 5 * 1000 * 1000, burst = 1000 * 1000 * 1000; /* nanoseconds */
 
 /*
  * due reports whether tcp_keepalive_timer will send a probe: it does, or gives

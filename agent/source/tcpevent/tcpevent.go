@@ -99,7 +99,8 @@ func (e *Events) attach(program string) error {
 func (e *Events) Probes() bool { return e.probes }
 
 // Close detaches and unloads the programs, and ends a call of Next. It may be
-// called again.
+// called again. One page of the kernel's stays mapped until the garbage
+// collector runs.
 func (e *Events) Close() error {
 	e.closing.Do(func() { e.closed = e.close() })
 	return e.closed
