@@ -104,6 +104,9 @@ const (
 	// then on a short path will hardly be.
 	answered = 150 * time.Millisecond
 
+	// getting: to see to answers takes one part in so many of a processor at the most.
+	getting = 400
+
 	// mostQuestions is how many probes are seen to at the same time, one for each
 	// peer. Whoever is passed over is seen to with its next probe or look.
 	mostQuestions = 64
@@ -115,7 +118,10 @@ func newQuestion(netns uint32, key sockdiag.Key, at time.Time) question {
 
 // questions are probes whose answers are waited for: to look at one socket alone
 // takes some microseconds, and at all those of a machine up to some 10 ms.
-type questions struct{ open []question }
+type questions struct {
+	open []question
+	rest time.Time // none is seen to before that
+}
 
 func (q *questions) add(asked ...question) {
 	for _, a := range asked {
@@ -134,8 +140,15 @@ func (q *questions) next(now time.Time) time.Time {
 			next = q.open[i].due
 		}
 	}
+	if next.Before(q.rest) {
+		return q.rest
+	}
 	return next
 }
+
+// pay has the next answers wait until the last ones, which took so much of a
+// processor, are paid for.
+func (q *questions) pay(now time.Time, cost time.Duration) { q.rest = now.Add(cost * getting) }
 
 // unanswered sees to the answers that should be there by now, by get, and
 // reports whether one is not. What cannot be read shows nothing.

@@ -72,6 +72,7 @@ type PeerWatch struct {
 func (n *Node) WatchPeers(ctx context.Context, w PeerWatch, tell func(*fact.Machine, []verdict.Change) error) error {
 	watch := &peerWatch{PeerWatch: w, node: n, glances: glances{of: w.Of}, speed: pace{saved: purse}, asker: newAsker(w.Passive), tell: tell}
 	defer watch.asker.close()
+	defer watch.glances.close()
 	words, stopWords := n.listen(ctx, w.Of)
 	defer stopWords()
 	watch.words = words
@@ -206,9 +207,11 @@ func (w *peerWatch) wait(ctx context.Context, pause time.Duration) error {
 				hurry()
 			}
 		case now := <-answers.C:
+			used := processorTime()
 			if w.open.unanswered(now, w.glances.get) {
 				hurry()
 			}
+			w.open.pay(now, processorTime()-used)
 			answers.Reset(time.Until(w.open.next(now)))
 		}
 	}
@@ -250,11 +253,14 @@ type glances struct {
 	listed time.Time
 	blind  []fact.Blind // of the last listing
 	room   []fact.Socket
+
+	getters map[uint32]*sockdiag.Getter // by namespace, since the last look
 }
 
 // look takes the next one. A namespace that is gone is left out; any other that
 // cannot be read in full is an error.
 func (g *glances) look() (*fact.Machine, error) {
+	g.close()
 	if g.listed.IsZero() || time.Since(g.listed) > relist {
 		if err := g.list(); err != nil {
 			return nil, err
@@ -280,17 +286,38 @@ func (g *glances) look() (*fact.Machine, error) {
 	return m, nil
 }
 
-// get looks at some sockets alone. Those that cannot be read are left out.
-func (g *glances) get(inode uint32, keys []sockdiag.Key) (sockets []fact.Socket) {
-	i := slices.IndexFunc(g.spaces, func(ns fact.Namespace) bool { return ns.Inode == inode })
-	if i < 0 {
-		return nil
+// get looks at some sockets alone. Those that cannot be read are left out. What
+// it opens for that keeps a namespace alive until the next look at the most.
+func (g *glances) get(inode uint32, keys []sockdiag.Key) []fact.Socket {
+	getter := g.getters[inode]
+	if getter == nil {
+		i := slices.IndexFunc(g.spaces, func(ns fact.Namespace) bool { return ns.Inode == inode })
+		if i < 0 {
+			return nil
+		}
+		err := netns.Do(g.spaces[i], func() (err error) {
+			getter, err = sockdiag.NewGetter(inode)
+			return err
+		})
+		if err != nil {
+			return nil
+		}
+		g.getters[inode] = getter
 	}
-	_ = netns.Do(g.spaces[i], func() (err error) {
-		sockets, err = sockdiag.Get(sockets, inode, keys)
-		return err
-	})
+	sockets, err := getter.Get(nil, keys)
+	if err != nil {
+		_ = getter.Close()
+		delete(g.getters, inode)
+	}
 	return sockets
+}
+
+// close lets go of the namespaces.
+func (g *glances) close() {
+	for _, getter := range g.getters {
+		_ = getter.Close()
+	}
+	g.getters = make(map[uint32]*sockdiag.Getter)
 }
 
 // list finds the namespaces and their own addresses, so that what stays on the

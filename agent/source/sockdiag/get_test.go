@@ -149,12 +149,21 @@ func TestGetMany(t *testing.T) {
 		got, err := Get(nil, inode, keys)
 		r := &reader{netns: inode}
 		errAtOnce := r.get(keys, make([]byte, bufferSize))
-		for name, got := range map[string][]fact.Socket{"Get": got, "all at once": r.sockets} {
+		g, err2 := NewGetter(inode)
+		if err2 != nil {
+			return err2
+		}
+		defer g.Close()
+		again, err2 := g.Get(nil, keys[:20])
+		if err2 == nil {
+			again, err2 = g.Get(again, keys[20:])
+		}
+		for name, got := range map[string][]fact.Socket{"Get": got, "all at once": r.sockets, "a Getter": again} {
 			if !slices.EqualFunc(got, read, func(a, b fact.Socket) bool { return alike(&a, &b) }) {
 				t.Errorf("%s: %d sockets of %d, or not the same", name, len(got), len(read))
 			}
 		}
-		return errors.Join(err, errAtOnce)
+		return errors.Join(err, errAtOnce, err2)
 	})
 }
 
