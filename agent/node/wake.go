@@ -80,7 +80,7 @@ func heard(b tcpevent.Batch, of Namespaces, now time.Time, clock time.Duration) 
 			continue
 		}
 		switch {
-		case e.Kind == tcpevent.Retransmit, e.Kind == tcpevent.Probe && e.Unanswered > 0:
+		case e.Kind == tcpevent.Retransmit:
 			w.look = true
 		case e.Kind == tcpevent.Probe:
 			key := sockdiag.Key{Local: e.Local, Remote: e.Remote, Interface: e.Interface, Cookie: e.Cookie}
@@ -107,13 +107,18 @@ const (
 	// getting: to see to answers takes one part in so many of a processor at the most.
 	getting = 400
 
-	// mostQuestions is how many probes are seen to at the same time, one for each
-	// peer. Whoever is passed over is seen to with its next probe or look.
-	mostQuestions = 64
+	// mostQuestions is how many probes are seen to at the same time, and some for
+	// each peer. Whoever is passed over is seen to with its next probe or look.
+	mostQuestions = 128
+	mostOfPeer    = 4
 )
 
 func newQuestion(netns uint32, key sockdiag.Key, at time.Time) question {
 	return question{netns: netns, key: key, at: at, due: at.Add(answered)}
+}
+
+func (q *question) peer() end {
+	return end{netns: q.netns, iface: q.key.Interface, addr: q.key.Remote.Addr()}
 }
 
 // questions are probes whose answers are waited for: to look at one socket alone
@@ -125,8 +130,13 @@ type questions struct {
 
 func (q *questions) add(asked ...question) {
 	for _, a := range asked {
-		same := func(o question) bool { return o.netns == a.netns && o.key.Remote.Addr() == a.key.Remote.Addr() }
-		if len(q.open) < mostQuestions && !slices.ContainsFunc(q.open, same) {
+		same := 0
+		for _, o := range q.open {
+			if o.peer() == a.peer() {
+				same++
+			}
+		}
+		if len(q.open) < mostQuestions && same < mostOfPeer {
 			q.open = append(q.open, a)
 		}
 	}
@@ -151,36 +161,43 @@ func (q *questions) next(now time.Time) time.Time {
 func (q *questions) pay(now time.Time, cost time.Duration) { q.rest = now.Add(cost * getting) }
 
 // unanswered sees to the answers that should be there by now, by get, and
-// reports whether one is not. What cannot be read shows nothing.
+// reports whether one is not, and nothing else came from its peer since. What
+// cannot be read shows nothing.
 func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sockdiag.Key) []fact.Socket) (found bool) {
-	var later []question
-	due := make(map[uint32][]question)
+	all := make(map[uint32][]question)
 	for _, o := range q.open {
-		if now.Before(o.due) {
-			later = append(later, o)
-		} else {
-			due[o.netns] = append(due[o.netns], o)
-		}
+		all[o.netns] = append(all[o.netns], o)
 	}
-	q.open = later
-	for netns, asked := range due {
+	q.open = q.open[:0]
+	life := make(map[end]time.Time)
+	var waiting []question
+	for netns, asked := range all {
 		keys := make([]sockdiag.Key, len(asked))
 		for i := range asked {
 			keys[i] = asked[i].key
 		}
-		sockets := get(netns, keys)
-		for i := range sockets {
-			s := &sockets[i]
+		for _, s := range get(netns, keys) {
 			at := slices.IndexFunc(asked, func(o question) bool { return o.key.Local == s.Local && o.key.Remote == s.Remote })
-			if at < 0 || s.Conn == nil || s.Conn.Probes == 0 || s.Conn.Unacked > 0 {
+			if at < 0 || s.Conn == nil {
 				continue
 			}
-			if o := asked[at]; now.Sub(o.at) < 2*s.Conn.RTT && o.due == o.at.Add(answered) {
-				o.due = o.at.Add(answered + 2*s.Conn.RTT) // a long path has a second chance
-				q.open = append(q.open, o)
-			} else {
-				found = true
+			o := asked[at]
+			if heard := now.Add(-s.Conn.Heard()); heard.After(life[o.peer()]) {
+				life[o.peer()] = heard
 			}
+			if s.Conn.Probes > 0 && s.Conn.Unacked == 0 {
+				o.due = o.at.Add(answered + 2*s.Conn.RTT)
+				waiting = append(waiting, o)
+			}
+		}
+	}
+	for _, o := range waiting {
+		switch {
+		case life[o.peer()].After(o.at):
+		case now.Before(o.due):
+			q.open = append(q.open, o)
+		default:
+			found = true
 		}
 	}
 	return found

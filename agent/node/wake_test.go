@@ -103,7 +103,7 @@ func TestHeard(t *testing.T) {
 		{one(tcpevent.Retransmit, fact.SynSent, 7, 0), blue, false, 0},
 		{one(tcpevent.Reset, fact.Established, 7, 0), blue, false, 0},
 		{one(tcpevent.Probe, fact.Established, 7, 0), blue, false, 1},
-		{one(tcpevent.Probe, fact.Established, 7, 1), blue, true, 0},
+		{one(tcpevent.Probe, fact.Established, 7, 1), blue, false, 1},
 		{one(tcpevent.Probe, fact.Established, 8, 1), blue, false, 0},
 		{tcpevent.Batch{Lost: 1}, blue, true, 0},
 	} {
@@ -114,59 +114,66 @@ func TestHeard(t *testing.T) {
 	}
 }
 
-// Each peer is asked about once, when its answer is due, and twice where that
-// takes long.
+// A probe is seen to when its answer is due, later on a long path, and is no
+// alarm when its peer was heard since on any connection that is looked at.
 func TestQuestions(t *testing.T) {
 	now := time.Now()
-	about := func(peer, port int) question {
+	about := func(peer, port int, after time.Duration) question {
 		return newQuestion(7, sockdiag.Key{Local: netip.MustParseAddrPort("10.0.0.1:80"),
-			Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(peer)}), uint16(port))}, now)
+			Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(peer)}), uint16(port))}, now.Add(after))
+	}
+	const long = time.Minute
+	probing := func(rtt time.Duration) *fact.Conn {
+		return &fact.Conn{Life: fact.Life{Probes: 1, RTT: rtt, LastAck: long}, Exchange: fact.Exchange{LastReceived: long}}
 	}
 	for name, test := range map[string]struct {
-		conn        *fact.Conn // nil: the socket is gone
-		found, late bool
+		first, second *fact.Conn // nil: the socket is gone
+		due           time.Duration
+		found         bool
 	}{
-		"gone":           {nil, false, false},
-		"answered":       {&fact.Conn{}, false, false},
-		"data since":     {&fact.Conn{Life: fact.Life{Probes: 1, Unacked: 1}}, false, false},
-		"unanswered":     {&fact.Conn{Life: fact.Life{Probes: 1, RTT: time.Millisecond}}, true, true},
-		"of a long path": {&fact.Conn{Life: fact.Life{Probes: 1, RTT: 300 * time.Millisecond}}, false, true},
+		"gone":             {nil, nil, answered, false},
+		"answered":         {&fact.Conn{}, nil, answered, false},
+		"data since":       {&fact.Conn{Life: fact.Life{Probes: 1, Unacked: 1}}, nil, answered, false},
+		"unanswered":       {probing(0), nil, answered, true},
+		"two unanswered":   {probing(0), probing(0), answered, true},
+		"the other is not": {probing(0), &fact.Conn{}, answered, false},
+		"a long path":      {probing(300 * time.Millisecond), nil, answered + 600*time.Millisecond, true},
 	} {
 		var q questions
-		q.add(about(1, 1000), about(1, 1001), about(2, 1000))
-		if len(q.open) != 2 || !q.next(now).Equal(now.Add(answered)) {
-			t.Fatalf("%s: %+v", name, q.open)
-		}
+		q.add(about(1, 1000, 0), about(1, 1001, answered/2), about(1, 1002, answered/2))
 		get := func(netns uint32, keys []sockdiag.Key) (found []fact.Socket) {
 			for _, k := range keys {
-				if netns != 7 {
-					t.Errorf("asked in %d", netns)
-				}
-				if test.conn != nil {
-					found = append(found, fact.Socket{Netns: netns, Local: k.Local, Remote: k.Remote, Conn: test.conn})
+				conn := map[uint16]*fact.Conn{1000: test.first, 1001: test.second}[k.Remote.Port()]
+				if conn != nil && netns == 7 {
+					found = append(found, fact.Socket{Netns: netns, Local: k.Local, Remote: k.Remote, Conn: conn})
 				}
 			}
 			return found
 		}
-		if q.unanswered(now, get) || len(q.open) != 2 {
-			t.Errorf("%s: looked before the answer is due", name)
+		found, at := false, now
+		for range 5 {
+			if at = q.next(now); found || at.After(now.Add(long)) {
+				break
+			}
+			found = q.unanswered(at, get)
+			if found && at.Before(now.Add(test.due)) {
+				t.Errorf("%s: an alarm after %v", name, at.Sub(now))
+			}
 		}
-		if got := q.unanswered(q.next(now), get); got != test.found {
-			t.Errorf("%s: found %v", name, got)
-		}
-		late := test.found
-		for at := now; len(q.open) > 0; at = q.next(now) {
-			late = q.unanswered(at, get) || late
-		}
-		if late != test.late || !q.next(now).After(now.Add(time.Minute)) {
-			t.Errorf("%s: found in the end %v, open %+v", name, late, q.open)
+		if found != test.found {
+			t.Errorf("%s: alarm %v, open %+v", name, found, q.open)
 		}
 	}
 	var many questions
 	for peer := range 200 {
-		many.add(about(peer, 1000))
+		for port := range 10 {
+			many.add(about(peer, port, 0))
+		}
 	}
-	if len(many.open) != mostQuestions {
+	if len(many.open) != mostQuestions || many.open[mostOfPeer].peer() == many.open[0].peer() {
 		t.Errorf("%d questions at the same time", len(many.open))
+	}
+	if many.pay(now, time.Millisecond); !many.next(now).Equal(now.Add(getting * time.Millisecond)) {
+		t.Errorf("what cost 1 ms is paid for after %v", many.next(now).Sub(now))
 	}
 }
