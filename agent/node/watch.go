@@ -157,7 +157,7 @@ func (w *peerWatch) say(ctx context.Context, m *fact.Machine, changes []verdict.
 		m.Blind = append(m.Blind, w.asker.blind()...)
 	}
 	if w.failures > 0 {
-		m.Blind = append(m.Blind, netns.Blindness("sockets", fmt.Errorf("%s could be taken, so silences begin anew: %w", failed(w.failures), w.failure)))
+		m.Blind = append(m.Blind, netns.Blindness("sockets", fmt.Errorf("%s be taken, so silences begin anew: %w", failed(w.failures), w.failure)))
 	}
 	w.told, w.failures, w.failure = true, 0, nil
 	if !w.Brief {
