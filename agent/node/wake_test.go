@@ -150,9 +150,10 @@ func TestQuestions(t *testing.T) {
 			}
 			return found
 		}
-		found, at := false, now
+		found := false
 		for range 5 {
-			if at = q.next(now); found || at.After(now.Add(long)) {
+			at := q.next(now)
+			if found || at.After(now.Add(long)) {
 				break
 			}
 			found = q.unanswered(at, get)

@@ -107,6 +107,9 @@ func TestDetectorFindsTheDead(t *testing.T) {
 				if at >= death && at < back {
 					l.loss = 1
 				}
+				if lifted > 0 && at > back+lifted+2*time.Second {
+					break
+				}
 				for _, c := range d.Look(bare(l.look()), step) {
 					switch {
 					case c.Verdict == Silent && fell == 0:
@@ -191,7 +194,7 @@ func TestDetectorWatchesTheIdle(t *testing.T) {
 		l := newIdlers(1, 0.05, test.conns)
 		const death = time.Minute
 		fell := time.Duration(0)
-		for at := step; fell == 0 && at < 2*death; at += step {
+		for at := death - 10*time.Second; fell == 0 && at < 2*death; at += step {
 			if at > death {
 				l.loss = 1
 			}
