@@ -65,7 +65,7 @@ var layers = []layer{
 	{"agent/source/gosym", library, []string{"agent/fact", "agent/source/gobin"}, "symbols and layouts of Go programs, from the executable alone"},
 	{"agent/source/goroutines", library, []string{"agent/fact", "agent/source/capability", "agent/source/gosym", xsys}, "goroutines of running Go programs, read from outside"},
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
-	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions and resets as they happen, by BPF tracepoints"},
+	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions, keepalive probes and resets as they happen, by BPF tracepoints"},
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
 	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", xnet, xsys}, "how names are resolved"},
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +43,8 @@ func silence(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("silence", flag.ContinueOnError)
 	n := flags.Int("connections", storySize, "to the node that dies")
 	long := flags.Bool("long", false, "wait for Go alone, up to 3 minutes, and not only say the bound")
+	times := flags.Int("times", 1, "how often the node dies of each")
+	only := flags.String("only", "", "the scenes whose names contain this")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -48,12 +52,18 @@ func silence(ctx context.Context, args []string) error {
 	for _, s := range []scene{
 		{name: fmt.Sprintf("%d idle", *n), n: *n, spread: 15 * time.Second, verdict: verdictAim, reads: readsAim, alone: 3},
 		{name: fmt.Sprintf("%d with heartbeats", *n), n: *n, beat: 30 * time.Second, verdict: readsAim, reads: readsAim, alone: 1},
+		{name: "20 that send", n: 20, beat: time.Second, verdict: fewAim, reads: fewAim},
 		{name: "20 idle", n: 20, ask: time.Second, verdict: fewAim, reads: fewAim},
 		{name: "3 idle", n: 3, ask: time.Second, verdict: fewAim, reads: fewAim},
 		{name: "1 idle", n: 1, ask: time.Second, verdict: fewAim, reads: fewAim},
 	} {
-		if err := lab.Run(func(l *lab.Lab) error { return s.play(ctx, l, t, *long) }); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		if !strings.Contains(s.name, *only) {
+			continue
+		}
+		for range *times {
+			if err := lab.Run(func(l *lab.Lab) error { return s.play(ctx, l, t, *long) }); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
 		}
 	}
 	return t.print()
@@ -86,7 +96,7 @@ func (s scene) play(ctx context.Context, l *lab.Lab, t *table, long bool) error 
 	w := s.guard(ctx, pod)
 	defer w.wait()
 	defer cancel()
-	if err := pause(ctx, 10*time.Second); err != nil { // the watch finds its pace
+	if err := pause(ctx, 10*time.Second+rand.N(5*time.Second)); err != nil { // the watch finds its pace, and the death its moment
 		return err
 	}
 	died := time.Now()

@@ -25,8 +25,9 @@ func (k Known[T]) Get() (T, bool) { return k.Value, k.OK }
 // Machine is one look at one machine.
 type Machine struct {
 	Host       string
-	Time       time.Time   // when the look ended
-	Namespaces []Namespace // sorted by inode
+	Time       time.Time     // when the look ended
+	Took       time.Duration // by how much sockets may have been read before Time; 0 = not measured
+	Namespaces []Namespace   // sorted by inode
 	Sockets    []Socket
 	Processes  []Process // sorted by PID; those that hold a socket, or all where the look asked for all
 	Conntrack  []Conntrack

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -81,5 +82,23 @@ func TestWatchPeersGoesOnWithTheOthers(t *testing.T) {
 	t.Logf("silent after %v", fell.Time.Sub(died).Round(time.Millisecond))
 	if fell.Verdict != verdict.Silent || fell.Count != 20 || len(fell.Processes) != 1 {
 		t.Errorf("got %+v", fell)
+	}
+}
+
+// Who reads verdicts learns that looks have failed, also when nothing changed.
+func TestWatchPeersTellsOfLooksThatFailed(t *testing.T) {
+	t.Parallel()
+	var told []fact.Blind
+	w := &peerWatch{told: true, failures: 3, failure: errors.New("the kernel is busy"), tell: func(m *fact.Machine, _ []verdict.Change) error {
+		told = append(told, m.Blind...)
+		return nil
+	}}
+	for range 2 {
+		if err := w.say(t.Context(), &fact.Machine{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(told) != 1 || told[0].Source != "sockets" || !strings.Contains(told[0].Error, "3 looks in a row could not be taken") || !strings.Contains(told[0].Error, "busy") {
+		t.Errorf("told %+v", told)
 	}
 }

@@ -7,85 +7,50 @@ const (
 	// something is suspicious.
 	quickest = 125 * time.Millisecond
 
-	// slowest is how far apart they are at the most. Only where a look takes
-	// over 24 ms does a watch cost more than it should.
-	slowest = 3 * time.Second
+	// What looks may take of a processor when all is well, one part in so many:
+	// 0.8 %, and 0.2 % where the kernel tells when to look, so that looks are only
+	// for what it does not tell.
+	calm = 125
+	told = 500
 
-	// calm is the share of a processor that looks may take when all is well, one
-	// part in so many: 0.8 %. Together with refill it is 1 %.
-	calm   = 125
-	refill = 500
+	// budget is what they may take in the long run: 1 %.
+	budget = 100
 
-	// Where looks can come no quicker than seldom, they take 0.2 % and glimpses
-	// between them 0.6 %. Glimpses that are short, as with a few thousand sockets,
-	// take 1.2 %: the kernel walks through the table of the whole machine for each,
-	// and the first sign of a silence is to be seen soon.
-	seldom    = 300 * time.Millisecond
-	calmLook  = 500
-	calmPeek  = 167
-	shortPeek = 8 * time.Millisecond
-	calmShort = 80
+	// How far apart looks are at the most, in both cases.
+	slowest     = 3 * time.Second
+	slowestTold = 15 * time.Second
 
 	// purse is the processor time that a watch may have saved up for moments in
-	// which something is suspicious: a quarter of an hour of refill at most.
+	// which something is suspicious: that of a few minutes.
 	purse = 500 * time.Millisecond
 )
 
 // pace decides when to look next, so that a watch takes at most 1 % of a
-// processor in the long run, and looks quickly all the same when it matters.
+// processor in the long run, and looks quickly all the same when it matters. The
+// zero pace has saved nothing.
 type pace struct {
+	told  bool // the kernel says when there is something to see
 	saved time.Duration
 	cost  time.Duration // of a look, smoothed
-	peek  time.Duration // of a glimpse, smoothed
 }
 
-func newPace() pace { return pace{saved: purse} }
-
-// next returns how long to wait after a look that took cost of a processor.
-func (p *pace) next(cost time.Duration, suspicious bool) time.Duration {
+// next returns how long to wait after a look that took cost of a processor, and
+// came so long after the one before.
+func (p *pace) next(since, cost time.Duration, suspicious bool) time.Duration {
 	if p.cost == 0 {
 		p.cost = cost
 	}
 	p.cost += (cost - p.cost) / 4
-	pause := min(max(p.cost*calm, quickest), slowest)
-	if pause > seldom {
-		pause = min(p.cost*calmLook, slowest)
+	p.saved = min(p.saved+since/budget-cost, purse)
+	if suspicious {
+		return max(p.affordable(), quickest)
 	}
-	if suspicious && p.saved > p.cost {
-		pause = quickest
+	share, longest := time.Duration(calm), slowest
+	if p.told {
+		share, longest = told, slowestTold
 	}
-	p.saved = min(p.saved+pause/refill+pause/calm-cost, purse)
-	return pause
+	return min(max(p.cost*share, quickest), longest)
 }
 
-// spared takes back what was credited for a part of a pause that was not waited
-// for.
-func (p *pace) spared(rest time.Duration) {
-	if rest > 0 {
-		p.saved -= rest/refill + rest/calm
-	}
-}
-
-// affords reports whether a look before its time is paid for.
-func (p *pace) affords() bool { return p.saved > p.cost }
-
-// glimpse returns how long to wait for the next glimpse in a pause of which so
-// much is left. Where that is as good as a look, there is none before it.
-func (p *pace) glimpse(left time.Duration) time.Duration {
-	if left <= seldom {
-		return left + slowest
-	}
-	share := time.Duration(calmPeek)
-	if p.peek < shortPeek {
-		share = calmShort
-	}
-	return min(max(p.peek*share, quickest), slowest)
-}
-
-// glimpsed notes what a glimpse took of a processor.
-func (p *pace) glimpsed(cost time.Duration) {
-	if p.peek == 0 {
-		p.peek = cost
-	}
-	p.peek += (cost - p.peek) / 4
-}
+// affordable is how long it takes until a look before its time is paid for.
+func (p *pace) affordable() time.Duration { return max(p.cost-p.saved, 0) * budget }

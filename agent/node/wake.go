@@ -2,61 +2,203 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/sockdiag"
 	"github.com/lifeline-go/lifeline/agent/source/tcpevent"
 )
 
-// wake returns a channel that says when a peer of the chosen namespaces leaves
-// something unanswered, with four words a second at most, and how to end that.
-// Where BPF is not to be had it never says anything: looks come at their own
-// pace then, and find the same up to 3 s later.
-func (n *Node) wake(ctx context.Context, of Namespaces) (woken <-chan struct{}, stop func()) {
+// word is what the kernel tells a watch.
+type word struct {
+	look     bool       // somebody leaves something unanswered
+	asked    []question // somebody was asked just now
+	complete bool       // whether every peer that leaves a probe unanswered is told of
+}
+
+// question is a keepalive probe that was sent a moment ago.
+type question struct {
+	netns uint32
+	key   sockdiag.Key
+	at    time.Time
+	due   time.Time // when its answer is seen to
+}
+
+// listen returns a channel that says what a watch of the chosen namespaces
+// should see to, with ten words a second at most, and how to end that. Where BPF
+// is not to be had it never says anything: looks come at their own pace then, and
+// find the same up to 3 s later.
+func (n *Node) listen(ctx context.Context, of Namespaces) (words <-chan word, stop func()) {
 	if n.withoutBPF {
 		return nil, func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	words := make(chan struct{}, 1)
+	said := make(chan word, 1)
 	var listener sync.WaitGroup
-	listener.Go(func() {
-		events, err := tcpevent.Open() // takes a while, which the first look need not wait for
-		if err != nil {
-			return
-		}
-		defer events.Close()
-		for {
-			batch, err := events.Next(ctx)
-			if err != nil {
-				return
-			}
-			if !concerns(batch, of) {
-				continue
-			}
-			select {
-			case words <- struct{}{}:
-			default: // there is one already
-			}
-			if sleep(ctx, quickest) != nil {
-				return
-			}
-		}
-	})
-	return words, func() { cancel(); listener.Wait() }
+	listener.Go(func() { forward(ctx, of, said) })
+	return said, func() { cancel(); listener.Wait() }
 }
 
-// concerns says whether a batch may tell of a peer of the chosen namespaces
-// that does not answer. A connection that is not yet open, or that its program
-// has closed, tells nothing of that; and who resets one is there.
-func concerns(b tcpevent.Batch, of Namespaces) bool {
-	if b.Lost > 0 {
-		return true
+// forward says what events tell, until ctx ends or there are no more: looks have
+// to come more often then.
+func forward(ctx context.Context, of Namespaces, said chan<- word) {
+	events, err := tcpevent.Open() // takes a while, which the first look need not wait for
+	if err != nil {
+		return
 	}
-	for _, e := range b.Events {
-		open := e.State == fact.Established || e.State == fact.CloseWait
-		if e.Kind == tcpevent.Retransmit && open && (of.inode == 0 || of.inode == e.Netns) {
-			return true
+	defer events.Close()
+	w := word{complete: events.Probes()}
+	for ctx.Err() == nil {
+		select {
+		case said <- w:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil || sleep(ctx, wakened) != nil {
+			return
+		}
+		for w = (word{}); err == nil && !w.look && len(w.asked) == 0; {
+			var batch tcpevent.Batch
+			batch, err = events.Next(ctx)
+			w = heard(batch, of, time.Now(), monotonic())
+			w.complete = err == nil && events.Probes()
 		}
 	}
-	return false
+}
+
+// heard is what a batch says of the peers of the chosen namespaces, now that the
+// monotonic clock shows so much. A connection that is not yet open, or that its
+// program has closed, tells nothing of who answers; and who resets one is there.
+func heard(b tcpevent.Batch, of Namespaces, now time.Time, clock time.Duration) word {
+	w := word{look: b.Lost > 0}
+	for _, e := range b.Events {
+		if of.inode != 0 && of.inode != e.Netns || e.State != fact.Established && e.State != fact.CloseWait {
+			continue
+		}
+		switch {
+		case e.Kind == tcpevent.Retransmit:
+			w.look = true
+		case e.Kind == tcpevent.Probe:
+			key := sockdiag.Key{Local: e.Local, Remote: e.Remote, Interface: e.Interface, Cookie: e.Cookie}
+			w.asked = append(w.asked, newQuestion(e.Netns, key, now.Add(e.At-clock)))
+		}
+	}
+	return w
+}
+
+// monotonic is the clock that the kernel's events go by.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0 // the kernel has had it since Linux 2.6
+	}
+	return time.Duration(now.Nano())
+}
+
+const (
+	// answered is when an answer is seen to: a probe that was not answered by
+	// then on a short path will hardly be.
+	answered = 150 * time.Millisecond
+
+	// getting: to see to answers takes one part in so many of a processor at the most.
+	getting = 400
+
+	// mostQuestions is how many probes are seen to at the same time, and some for
+	// each peer. Whoever is passed over is seen to with its next probe or look.
+	mostQuestions = 128
+	mostOfPeer    = 4
+)
+
+func newQuestion(netns uint32, key sockdiag.Key, at time.Time) question {
+	return question{netns: netns, key: key, at: at, due: at.Add(answered)}
+}
+
+func (q *question) peer() end {
+	return end{netns: q.netns, iface: q.key.Interface, addr: q.key.Remote.Addr()}
+}
+
+// questions are probes whose answers are waited for: to look at one socket alone
+// takes some microseconds, and at all those of a machine up to some 10 ms.
+type questions struct {
+	open []question
+	rest time.Time // none is seen to before that
+}
+
+func (q *questions) add(asked ...question) {
+	for _, a := range asked {
+		same := 0
+		for _, o := range q.open {
+			if o.peer() == a.peer() {
+				same++
+			}
+		}
+		if len(q.open) < mostQuestions && same < mostOfPeer {
+			q.open = append(q.open, a)
+		}
+	}
+}
+
+// next is when an answer is to be seen to; in an hour without questions.
+func (q *questions) next(now time.Time) time.Time {
+	next := now.Add(time.Hour)
+	for i := range q.open {
+		if q.open[i].due.Before(next) {
+			next = q.open[i].due
+		}
+	}
+	if next.Before(q.rest) {
+		return q.rest
+	}
+	return next
+}
+
+// pay has the next answers wait until the last ones, which took so much of a
+// processor, are paid for.
+func (q *questions) pay(now time.Time, cost time.Duration) { q.rest = now.Add(cost * getting) }
+
+// unanswered sees to the answers that should be there by now, by get, and
+// reports whether one is not, and nothing else came from its peer since. What
+// cannot be read shows nothing.
+func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sockdiag.Key) []fact.Socket) (found bool) {
+	all := make(map[uint32][]question)
+	for _, o := range q.open {
+		all[o.netns] = append(all[o.netns], o)
+	}
+	q.open = q.open[:0]
+	life := make(map[end]time.Time)
+	var waiting []question
+	for netns, asked := range all {
+		keys := make([]sockdiag.Key, len(asked))
+		for i := range asked {
+			keys[i] = asked[i].key
+		}
+		for _, s := range get(netns, keys) {
+			at := slices.IndexFunc(asked, func(o question) bool { return o.key.Local == s.Local && o.key.Remote == s.Remote })
+			if at < 0 || s.Conn == nil {
+				continue
+			}
+			o := asked[at]
+			if heard := now.Add(-s.Conn.Heard()); heard.After(life[o.peer()]) {
+				life[o.peer()] = heard
+			}
+			if s.Conn.Probes > 0 && s.Conn.Unacked == 0 {
+				o.due = o.at.Add(answered + 2*s.Conn.RTT)
+				waiting = append(waiting, o)
+			}
+		}
+	}
+	for _, o := range waiting {
+		switch {
+		case life[o.peer()].After(o.at):
+		case now.Before(o.due):
+			q.open = append(q.open, o)
+		default:
+			found = true
+		}
+	}
+	return found
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -24,7 +25,7 @@ const (
 	// mostFailures is how many looks in a row may fail before the watch does.
 	mostFailures = 10
 
-	// wakened is how far apart looks are that somebody asked for, at the least.
+	// wakened is how far apart looks are that the kernel asked for, at the least.
 	wakened = 100 * time.Millisecond
 )
 
@@ -44,12 +45,6 @@ type PeerWatch struct {
 	// Brief: a verdict is told at once, without whose the connections are and
 	// what the kernel would do, which takes a full look to find out.
 	Brief bool
-
-	// Wake tells of something that is worth a look now, such as a
-	// retransmission. Looks for it keep a distance and the budget. Its sender
-	// must not wait for it to be received: a channel with room for one does. nil
-	// means that the kernel is asked to tell, package tcpevent, where it can.
-	Wake <-chan struct{}
 }
 
 // WatchPeers looks at the TCP sockets again and again until ctx ends, and calls
@@ -62,21 +57,25 @@ type PeerWatch struct {
 // all.
 //
 // A look is a dump of the TCP sockets and nothing else; all that a verdict is
-// told with is looked up when one falls. Looks come at least every 3 s, and every
-// 125 ms where that takes less than 1 % of a processor or where something is
-// suspicious, see [pace]. Where looks take longer there are glimpses at an eighth
-// of the sockets between them, so that the first sign of a silence is seen soon.
+// told with is looked up when one falls. Where BPF is to be had, the kernel tells
+// when something is sent again and when a keepalive probe goes out. Of probes one
+// socket is looked at a moment later, and all when it still waits. Without, looks
+// come at a pace that takes 0.8 % of a processor, at least every 3 s; with it they
+// take 0.2 %, and come at least every 15 s. They come every 125 ms while something
+// is suspicious, see [pace].
 //
-// Peers that are suspected with fewer than 20 connections are poked beside the
-// looks, [act.Confirm], at most 32 at a time and 50 a second.
+// Looks that failed are judged by nobody, and named in Blind of the next that did
+// not, which is told with or without a change. Ten in a row end the watch.
+//
+// Suspects that few connections ask are poked beside the looks, [act.Confirm], at
+// most 32 at a time and 50 a second.
 func (n *Node) WatchPeers(ctx context.Context, w PeerWatch, tell func(*fact.Machine, []verdict.Change) error) error {
-	watch := &peerWatch{PeerWatch: w, node: n, glances: glances{of: w.Of}, speed: newPace(), asker: newAsker(w.Passive), tell: tell}
+	watch := &peerWatch{PeerWatch: w, node: n, glances: glances{of: w.Of}, speed: pace{saved: purse}, asker: newAsker(w.Passive), tell: tell}
 	defer watch.asker.close()
-	if w.Wake == nil {
-		woken, stop := n.wake(ctx, w.Of)
-		defer stop()
-		watch.Wake = woken
-	}
+	defer watch.glances.close()
+	words, stopWords := n.listen(ctx, w.Of)
+	defer stopWords()
+	watch.words = words
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	for {
@@ -99,9 +98,16 @@ type peerWatch struct {
 	speed    pace
 	asker    *asker
 	tell     func(*fact.Machine, []verdict.Change) error
-	within   time.Duration
+	words    <-chan word
+	open     questions
+
+	looked time.Time     // when the last look ended
+	within time.Duration // how long after that the next is meant to come
+	alarm  bool          // it comes because somebody did not answer
+	told   bool
+
 	failures int
-	told     bool
+	failure  error
 }
 
 // round looks once, and returns how long to wait for the next.
@@ -111,77 +117,102 @@ func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) 
 	if err != nil {
 		// Half of a peer's sockets could say that it is silent, so a look that
 		// failed is not judged, and the next one is late.
+		w.failure = err
 		if w.failures++; !w.told || w.failures == mostFailures {
 			return 0, err
 		}
 		return quickest, nil
 	}
-	w.failures = 0
 	changes := w.detector.Look(m, w.within)
-	suspects := w.detector.Suspects()
+	w.asker.ask(ctx, m, w.detector.Suspects(), false)
 	if w.Ask > 0 {
-		suspects = append(suspects, verdict.Quiet(m, w.Ask)...)
+		w.asker.ask(ctx, m, verdict.Quiet(m, w.Ask), true)
 	}
-	w.asker.ask(ctx, m, suspects)
+	for _, s := range w.detector.Asking() {
+		w.open.add(newQuestion(s.Netns, sockdiag.KeyOf(&s), m.Time))
+	}
 	cost := min(time.Since(begun), processorTime()-used)
-	if !w.told || len(changes) > 0 {
-		if !w.told {
-			m.Blind = append(slices.Clone(m.Blind), w.asker.blind()...)
-		}
-		w.told = true
-		if !w.Brief {
-			w.node.complete(ctx, w.Of, changes)
-		}
-		if err := w.tell(m, changes); err != nil {
-			return 0, err
-		}
+	if err := w.say(ctx, m, changes); err != nil {
+		return 0, err
 	}
 	w.glances.room = m.Sockets[:0]
-	pause = w.speed.next(cost, w.detector.Suspicious())
+	pause = w.speed.next(m.Time.Sub(w.looked), cost, w.alarm || w.detector.Suspicious())
 	if w.Ask > 0 { // only a look shows who was not heard
-		pause = min(pause, max(w.Ask/2, w.speed.cost*calm))
+		pause = min(pause, max(w.Ask/8, w.speed.cost*calm, quickest))
 	}
 	// What this round did after its look is planned too, and so is the next
 	// look itself, as long as the processor takes for it.
-	w.within = pause + time.Since(m.Time) + cost
+	w.looked, w.within, w.alarm = m.Time, pause+time.Since(m.Time)+cost, false
 	return pause, nil
 }
 
+// say tells what a look brought: the first of all, those that changed something,
+// and the first after some that failed.
+func (w *peerWatch) say(ctx context.Context, m *fact.Machine, changes []verdict.Change) error {
+	if w.told && len(changes) == 0 && w.failures == 0 {
+		return nil
+	}
+	m.Blind = slices.Clone(m.Blind)
+	if !w.told {
+		m.Blind = append(m.Blind, w.asker.blind()...)
+	}
+	if w.failures > 0 {
+		m.Blind = append(m.Blind, netns.Blindness("sockets", fmt.Errorf("%s be taken, so silences begin anew: %w", failed(w.failures), w.failure)))
+	}
+	w.told, w.failures, w.failure = true, 0, nil
+	if !w.Brief {
+		w.node.complete(ctx, w.Of, changes)
+	}
+	return w.tell(m, changes)
+}
+
+func failed(looks int) string {
+	if looks == 1 {
+		return "one look could not"
+	}
+	return fmt.Sprintf("%d looks in a row could not", looks)
+}
+
 // wait waits for the next look to be due: when the pause is over, at once when a
-// poke was left unanswered or a glimpse shows something, and soon when something
-// woke it.
+// poke or a probe was left unanswered, and soon when the kernel tells of something
+// that was sent again.
 func (w *peerWatch) wait(ctx context.Context, pause time.Duration) error {
 	begun := time.Now()
-	due := begun.Add(pause)
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	peek := time.NewTimer(w.speed.glimpse(pause))
-	defer peek.Stop()
-	wake := w.Wake
+	due := time.NewTimer(pause)
+	defer due.Stop()
+	answers := time.NewTimer(time.Until(w.open.next(begun)))
+	defer answers.Stop()
+	hurry := func() {
+		if !w.alarm {
+			w.alarm = true
+			due.Reset(time.Until(begun.Add(min(max(w.speed.affordable(), wakened), pause))))
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-timer.C:
-			w.speed.spared(time.Until(due))
+		case <-due.C:
 			return nil
 		case r := <-w.asker.answers:
 			a := w.asker.take(r)
 			if w.detector.Hear(a); a.Silent {
-				timer.Reset(0)
+				due.Reset(0)
 			}
-		case <-peek.C:
+		case said := <-w.words:
+			w.speed.told = said.complete
+			w.open.add(said.asked...)
+			answers.Reset(time.Until(w.open.next(time.Now())))
+			if said.look {
+				hurry()
+			}
+		case now := <-answers.C:
 			used := processorTime()
-			if w.speed.affords() && w.glances.peek() {
-				timer.Reset(0)
+			if w.open.unanswered(now, w.glances.get) {
+				hurry()
 			}
-			w.speed.glimpsed(processorTime() - used)
-			peek.Reset(w.speed.glimpse(time.Until(due)))
-		case <-wake:
-			wake = nil
-			if soon := begun.Add(wakened); soon.Before(due) && w.speed.affords() {
-				timer.Reset(max(time.Until(soon), 0))
-			}
+			w.open.pay(now, processorTime()-used)
+			answers.Reset(time.Until(w.open.next(now)))
 		}
 	}
 }
@@ -223,18 +254,19 @@ type glances struct {
 	blind  []fact.Blind // of the last listing
 	room   []fact.Socket
 
-	part   int           // of the next glimpse
-	sample []fact.Socket // its room
+	getters map[uint32]*sockdiag.Getter // by namespace, since the last look
 }
 
 // look takes the next one. A namespace that is gone is left out; any other that
 // cannot be read in full is an error.
 func (g *glances) look() (*fact.Machine, error) {
+	g.close()
 	if g.listed.IsZero() || time.Since(g.listed) > relist {
 		if err := g.list(); err != nil {
 			return nil, err
 		}
 	}
+	begun := time.Now()
 	m := &fact.Machine{Host: g.host, Namespaces: g.spaces, Sockets: g.room, Blind: g.blind}
 	for _, ns := range g.spaces {
 		err := netns.Do(ns, func() (err error) {
@@ -250,26 +282,42 @@ func (g *glances) look() (*fact.Machine, error) {
 		}
 	}
 	m.Time = time.Now()
+	m.Took = m.Time.Sub(begun)
 	return m, nil
 }
 
-// peek glimpses at a part of the sockets, each time another, and reports whether
-// any of them is worth a look at all. What cannot be read shows nothing.
-func (g *glances) peek() bool {
-	g.part++
-	for _, ns := range g.spaces {
-		_ = netns.Do(ns, func() (err error) {
-			g.sample, err = sockdiag.Sample(g.sample[:0], ns.Inode, g.part)
+// get looks at some sockets alone. Those that cannot be read are left out. What
+// it opens for that keeps a namespace alive until the next look at the most.
+func (g *glances) get(inode uint32, keys []sockdiag.Key) []fact.Socket {
+	getter := g.getters[inode]
+	if getter == nil {
+		i := slices.IndexFunc(g.spaces, func(ns fact.Namespace) bool { return ns.Inode == inode })
+		if i < 0 {
+			return nil
+		}
+		err := netns.Do(g.spaces[i], func() (err error) {
+			getter, err = sockdiag.NewGetter(inode)
 			return err
 		})
-		for i := range g.sample {
-			if verdict.Doubtful(&g.sample[i]) {
-				return true
-			}
+		if err != nil {
+			return nil
 		}
-		g.sample = g.sample[:0]
+		g.getters[inode] = getter
 	}
-	return false
+	sockets, err := getter.Get(nil, keys)
+	if err != nil {
+		_ = getter.Close()
+		delete(g.getters, inode)
+	}
+	return sockets
+}
+
+// close lets go of the namespaces.
+func (g *glances) close() {
+	for _, getter := range g.getters {
+		_ = getter.Close()
+	}
+	g.getters = make(map[uint32]*sockdiag.Getter)
 }
 
 // list finds the namespaces and their own addresses, so that what stays on the

@@ -26,8 +26,9 @@ const (
 	mostPokes      = 32
 	pokesPerSecond = 50
 
-	// A peer that answered is left alone for a while, and for longer each time:
-	// a path that loses much would have it poked all the time.
+	// A suspect that answered is left alone for a while, and for longer each time:
+	// a path that loses much would have it poked all the time. Who is only quiet was
+	// heard by that poke, and is asked as often as the user wants.
 	shortestRest = time.Second
 	longestRest  = 30 * time.Second
 
@@ -53,6 +54,7 @@ type end struct {
 type askee struct {
 	busy  bool
 	next  time.Time // not before
+	again time.Time // nor, as a suspect, before
 	back  time.Time // nor, to see whether it is back, before
 	rest  time.Duration
 	used  time.Time
@@ -77,6 +79,7 @@ type answer struct {
 	end    end
 	began  time.Time
 	silent bool // what was asked is whether it is back
+	quiet  bool // it was asked for being quiet, and nothing else
 	act.Confirmation
 	err error
 }
@@ -98,7 +101,7 @@ func newAsker(passive bool) *asker {
 // refuse ends all asking: verdicts rest on looking alone.
 func (a *asker) refuse(err error, needs string) {
 	a.refused = &fact.Blind{Source: "pokes", Needs: needs,
-		Error: "peers with fewer than 20 connections cannot be poked, so a verdict on them takes 5 to 15 s: " + err.Error()}
+		Error: "peers with few connections cannot be poked, so a verdict on them takes 5 to 15 s: " + err.Error()}
 }
 
 // blind is what a reader should know: nothing when nobody is to be poked.
@@ -116,7 +119,8 @@ func (a *asker) close() {
 }
 
 // ask pokes those of some peers whose turn it is, until ctx ends at the latest.
-func (a *asker) ask(ctx context.Context, m *fact.Machine, suspects []verdict.Suspect) {
+// quiet says that they are no suspects.
+func (a *asker) ask(ctx context.Context, m *fact.Machine, suspects []verdict.Suspect, quiet bool) {
 	if a.refused != nil {
 		return
 	}
@@ -134,7 +138,8 @@ func (a *asker) ask(ctx context.Context, m *fact.Machine, suspects []verdict.Sus
 		}
 		p.used = now
 		ns := m.Namespace(s.Netns)
-		if p.busy || now.Before(p.next) || s.Silent && now.Before(p.back) || ns == nil || len(s.Sockets) == 0 {
+		early := now.Before(p.next) || s.Silent && now.Before(p.back) || !s.Silent && !quiet && now.Before(p.again)
+		if p.busy || early || ns == nil || len(s.Sockets) == 0 {
 			continue
 		}
 		if a.busy == mostPokes || a.allowed < 1 {
@@ -143,8 +148,9 @@ func (a *asker) ask(ctx context.Context, m *fact.Machine, suspects []verdict.Sus
 		p.busy = true
 		a.busy++
 		a.allowed--
-		space, sockets, pings, silent := *ns, s.Sockets, p.pings, s.Silent
-		a.running.Go(func() { a.answers <- a.poke(ctx, key, space, sockets, pings, silent) })
+		r := answer{end: key, silent: s.Silent, quiet: quiet, Confirmation: act.Confirmation{Pings: p.pings}}
+		space, sockets := *ns, s.Sockets
+		a.running.Go(func() { a.answers <- a.poke(ctx, r, space, sockets) })
 	}
 	for key, p := range a.peers {
 		if !p.busy && now.Sub(p.used) > 2*longestRest {
@@ -154,15 +160,14 @@ func (a *asker) ask(ctx context.Context, m *fact.Machine, suspects []verdict.Sus
 }
 
 // poke runs beside everything else. There is room for its answer.
-func (a *asker) poke(ctx context.Context, key end, ns fact.Namespace, sockets []*fact.Socket, pings act.Pings, silent bool) answer {
-	if silent {
+func (a *asker) poke(ctx context.Context, r answer, ns fact.Namespace, sockets []*fact.Socket) answer {
+	if r.silent {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, returning)
 		defer cancel()
 	}
 	a.owners.find(sockets)
-	r := answer{end: key, silent: silent}
-	r.Confirmation, r.err = act.Confirm(ctx, ns, sockets, pings)
+	r.Confirmation, r.err = act.Confirm(ctx, ns, sockets, r.Pings)
 	r.began = time.Now().Add(-r.Took)
 	return r
 }
@@ -177,14 +182,15 @@ func (a *asker) take(r answer) verdict.Answer {
 	switch {
 	case r.silent:
 		p.back = now.Add(returns)
+	case r.Verdict == act.Alive && r.quiet:
 	case r.Verdict == act.Alive:
-		if now.Sub(p.next) > longestRest {
+		if now.Sub(p.again) > longestRest {
 			p.rest = 0
 		}
 		p.rest = min(max(2*p.rest, shortestRest), longestRest)
-		p.next = now.Add(p.rest)
+		p.again = now.Add(p.rest)
 	case r.Verdict == act.Silent, errors.Is(r.err, act.ErrLate):
-		p.next, p.back = now, now.Add(returns)
+		p.back = now.Add(returns)
 	default:
 		p.next = now.Add(returns)
 	}

@@ -10,6 +10,7 @@ import (
 // A machine's clock is set while peers are being watched: no peer dies of it,
 // and none that died is forgotten. Only the monotonic readings decide.
 func TestDetectorDoesNotMindTheClock(t *testing.T) {
+	t.Parallel()
 	for _, conns := range []int{1, 3, 20, 200} {
 		var steady, jumping Detector
 		start, set := time.Now(), rand.New(rand.NewPCG(1, 2))

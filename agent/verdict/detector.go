@@ -30,6 +30,11 @@ const (
 	// timers fire all at once, before the answers that waited with them are read.
 	lateness = 250 * time.Millisecond
 
+	// A look says of a probe that it was sent since the look before, and nothing
+	// of what came meanwhile on connections that have ended. Where that is longer
+	// ago than this, the probe is not counted; who watches looks again soon then.
+	closeLooks = time.Second
+
 	// remembered is for how long a peer is known to have been quiet and lived.
 	remembered = 10 * time.Minute
 
@@ -45,9 +50,11 @@ const (
 //
 // It judges by the same signs as S001, with these differences. The quiet time
 // is 800 ms from 20 sockets on (and four retransmission timeouts) and 5 s
-// below, and the first exchange must have waited for most of that. Only what happened since the first look, without a gap, counts: when a
-// look comes late, because the machine or the one who looks did not run, all
-// silences begin anew with it. And a peer that left so many exchanges
+// below, and the first exchange must have waited for most of that. Only what
+// happened since the first look, without a gap, counts: when a look comes late,
+// because the machine or the one who looks did not run, all silences begin anew
+// with it. A probe counts when a look that began after the peer's last sign of life
+// did not have it yet. And a peer that left so many exchanges
 // unanswered and then answered must leave twice as many more next time, and one
 // that answered some sockets while others lost must leave as many as S001 asks
 // of a lossy path, for ten minutes: a path that loses much raises the bar for
@@ -56,22 +63,27 @@ const (
 //
 // Whoever can poke peers does so with its [Detector.Suspects] and tells it what
 // came of that, [Detector.Hear]: a poke that was left unanswered settles within 3 s
-// what takes 5 to 15 s to see. Nothing else changes, so without pokes all of the
-// above holds. Times are compared as the looks have them: with the monotonic clock
-// that time.Now reads too, so that a wall clock that is set decides nothing.
+// what takes 5 to 15 s to see. A poke knows its own lateness, so a look that comes
+// late does not take away what it brought; nothing is judged by that look either
+// way. Without pokes all of the above holds. Times are compared as the looks have
+// them: with the monotonic clock that time.Now reads too, so that a wall clock that
+// is set decides nothing.
 type Detector struct {
 	last  time.Time // of the look before
+	began time.Time // of the look before: what it does not have was sent since
 	since time.Time // of the first look after the last gap
 	peers map[peerKey]*memory
 	waits map[uint64]wait // by cookie: sockets of suspects that probe
 
 	suspicious bool
 	suspects   []Suspect
+	asking     []fact.Socket
 }
 
 // memory is what a Detector knows of a peer that left something unanswered.
 type memory struct {
-	heard      time.Time // when it last acknowledged something
+	heard      time.Time // when it last acknowledged something, give or take newerBy
+	life       time.Time // the same, the latest that any look showed
 	unanswered int       // the most exchanges since then
 	survived   int       // the most before, after which it answered
 	survivedAt time.Time
@@ -85,8 +97,12 @@ type memory struct {
 // wait is the probes of a socket that are not answered.
 type wait struct {
 	probes uint8
-	seen   []time.Time // when each of those that were sent meanwhile was first seen
+	sent   []sent // those that were sent meanwhile
 }
+
+// sent is when something was sent: after one moment, the zero one where that is
+// not known, and before another.
+type sent struct{ after, before time.Time }
 
 // Change is a verdict that fell, or one that was lifted.
 type Change struct {
@@ -99,28 +115,30 @@ type Change struct {
 }
 
 // Suspicious says whether the last look showed anything that may become a
-// verdict, so that the next one is worth its cost soon.
+// verdict, so that the next one is worth its cost soon: something that waits for
+// longer than an answer takes, and may have been sent after the last sign of life.
 func (d *Detector) Suspicious() bool { return d.suspicious }
+
+// Asking are some sockets of the last look, one for each peer, that wait for an
+// answer which may be on its way. Those that still wait a moment later are worth
+// a look at all. The copies stay good.
+func (d *Detector) Asking() []fact.Socket { return d.asking }
 
 // Look judges the next look, which needs to have nothing but TCP sockets, and
 // returns what changed. within is how long after the look before it was meant
 // to come. Looks must not go back in time.
 func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
 	late := d.last.IsZero() || m.Time.Sub(d.last) > within+lateness
-	d.last = m.Time
 	if late {
-		d.since, d.waits, d.suspicious, d.suspects = m.Time, nil, true, nil
-		for _, mem := range d.peers {
-			mem.poked = 0
-		}
-		return nil
+		d.since, d.waits, d.began = m.Time, nil, time.Time{}
 	}
 	if d.peers == nil {
 		d.peers = make(map[peerKey]*memory)
 	}
 	v := newView(d.doubtful(m))
 	d.waiting(v)
-	d.suspects = nil
+	d.last, d.began = m.Time, m.Time.Add(-m.Took)
+	d.suspicious, d.suspects, d.asking = late, nil, nil
 	var changes []Change
 	seen := make(map[peerKey]bool, len(v.peers))
 	for i := range v.peers {
@@ -129,7 +147,7 @@ func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
 			continue
 		}
 		seen[p.peerKey] = true
-		if c, changed := d.judge(v, p); changed {
+		if c, changed := d.judge(v, p, late); changed {
 			changes = append(changes, c)
 		}
 	}
@@ -142,18 +160,17 @@ func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
 // when they last were looked at. There are few on a machine that is well, so
 // that a look costs little more than to go through the list once.
 func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
-	few := &fact.Machine{Host: m.Host, Time: m.Time, Namespaces: m.Namespaces}
+	few := &fact.Machine{Host: m.Host, Time: m.Time, Took: m.Took, Namespaces: m.Namespaces}
 	keys := make(map[peerKey]bool)
 	for key, mem := range d.peers {
 		if mem.silent || mem.unanswered > 0 || mem.poked > 0 {
 			keys[key] = true
 		}
 	}
-	d.suspicious = len(keys) > 0
 	for i := range m.Sockets {
 		s := &m.Sockets[i]
-		if Doubtful(s) {
-			keys[keyOf(s)], d.suspicious = true, true
+		if isDoubtful(s) {
+			keys[keyOf(s)] = true
 		}
 	}
 	if len(keys) == 0 {
@@ -167,21 +184,25 @@ func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 	return few
 }
 
-// Doubtful reports whether a socket may be the first sign of a silence: worth a
-// look at all the others.
-func Doubtful(s *fact.Socket) bool {
+// isDoubtful reports whether a socket may be the first sign of a silence.
+func isDoubtful(s *fact.Socket) bool {
 	return s.Conn != nil && s.Protocol == fact.TCP && usable(s.State) && !s.Remote.Addr().IsLoopback() && (inTrouble(s) || waits(s))
 }
 
 // waits reports that the answer to what a socket sent takes longer than usual:
 // the first that can be seen of a silence.
 func waits(s *fact.Socket) bool {
-	const delayedAck = 100 * time.Millisecond // a peer may keep back an acknowledgement for 40 ms
 	since := min(s.Conn.LastSent, s.Conn.LastAck)
 	if s.Conn.Retransmits > 0 {
 		since = s.Conn.LastAck // each retransmission is sent anew
 	}
-	return s.Conn.Unacked > 0 && since > max(delayedAck, 2*s.Conn.RTT)
+	return s.Conn.Unacked > 0 && since > patience(s)
+}
+
+// patience is how long an answer may take that is not unusual.
+func patience(s *fact.Socket) time.Duration {
+	const delayedAck = 100 * time.Millisecond // a peer may keep back an acknowledgement for 40 ms
+	return max(delayedAck, 2*s.Conn.RTT)
 }
 
 // lost reports that a socket lost something for certain: it takes longer to see
@@ -190,32 +211,63 @@ func lost(s *fact.Socket) bool {
 	return inTrouble(s) && (s.Conn.Unacked > 0 || s.Conn.Probes >= 2)
 }
 
-// waiting notes for how long each probe has been seen to wait: a look alone
-// does not tell when they were sent.
+// waiting notes between which looks each probe was sent: a look alone does not
+// tell.
 func (d *Detector) waiting(v *view) {
-	before := d.waits
-	d.waits, v.probed = make(map[uint64]wait), make(map[uint64][]time.Duration)
+	before, after := d.waits, d.began
+	if v.Time.Sub(after) > closeLooks {
+		after = time.Time{}
+	}
+	d.waits, v.probed = make(map[uint64]wait), make(map[uint64][]age)
 	for i := range v.conns {
 		s := v.conns[i].Socket
 		if s.Conn.Probes == 0 || s.Conn.Unacked > 0 {
 			continue
 		}
 		w := before[s.Cookie]
-		if s.Conn.Probes < w.probes {
+		if s.Conn.Probes < w.probes || s.Conn.Heard() < v.Time.Sub(d.last) {
 			w = wait{}
 		}
 		if s.Conn.Probes > w.probes {
-			w.probes, w.seen = s.Conn.Probes, append(w.seen, v.Time)
+			w.probes, w.sent = s.Conn.Probes, append(w.sent, sent{after, v.Time})
 		}
 		d.waits[s.Cookie] = w
-		for _, at := range w.seen {
-			v.probed[s.Cookie] = append(v.probed[s.Cookie], v.Time.Sub(at))
+		for _, at := range w.sent {
+			a := age{v.Time.Sub(at.before), unknownAge}
+			if !at.after.IsZero() {
+				a.most = v.Time.Sub(at.after)
+			}
+			v.probed[s.Cookie] = append(v.probed[s.Cookie], a)
 		}
 	}
 }
 
-// judge compares a peer with what is known of it.
-func (d *Detector) judge(v *view, p *peer) (c Change, changed bool) {
+// owed counts the sockets of a peer that wait for longer than an answer takes,
+// for what may have been sent after its last sign of life, and names one that may
+// soon be.
+func (v *view) owed(p *peer, quiet time.Duration) (n int, asking *fact.Socket) {
+	for _, c := range p.conns {
+		probes := v.probed[c.Cookie]
+		switch {
+		case !usable(c.State):
+		case c.Conn.Unacked > 0:
+			if waits(c.Socket) && c.Conn.LastSent < quiet+together {
+				n++
+			}
+		case len(probes) == 0 || !inTrouble(c.Socket):
+		case probes[len(probes)-1].least > quiet:
+		case probes[len(probes)-1].least >= patience(c.Socket):
+			n++
+		default:
+			asking = c.Socket
+		}
+	}
+	return n, asking
+}
+
+// judge compares a peer with what is known of it. A look that comes late shows
+// who lives, and nobody who does not.
+func (d *Detector) judge(v *view, p *peer, late bool) (c Change, changed bool) {
 	mem := d.peers[p.peerKey]
 	if mem == nil {
 		mem = &memory{}
@@ -237,24 +289,25 @@ func (d *Detector) judge(v *view, p *peer) (c Change, changed bool) {
 		}
 		mem.heard, mem.unanswered, mem.silent = heard, 0, false
 	}
+	if heard.After(mem.life) {
+		mem.life = heard
+	}
 	if mem.poked > 0 && heard.Sub(mem.pokedSince) > newerBy/2 {
 		mem.poked = 0
 	}
-	if quiet < newerBy && slices.ContainsFunc(p.conns, func(c *conn) bool { return lost(c.Socket) }) {
+	if !late && quiet < newerBy && slices.ContainsFunc(p.conns, func(c *conn) bool { return lost(c.Socket) }) {
 		mem.lossyAt = v.Time
 	}
-	t := terms{large: watchedLargePeer, small: watchedSmallPeer, most: max(v.Time.Sub(d.since), 1),
-		asked: watchedAsked, probes: exchangesUnknownPath, survived: mem.survived, poked: mem.poked}
-	if !mem.lossyAt.IsZero() {
-		t.least = exchangesLossyPath
+	h := hush{peer: p}
+	if !late {
+		h = v.listen(p, d.terms(v, mem))
 	}
-	h := v.listen(p, t)
 	mem.unanswered = max(mem.unanswered, h.unanswered)
 	if h.sure == Silent && !mem.silent {
 		c, changed = Change{Time: v.Time}, true
 		mem.silent = true
 	}
-	d.suspect(p, mem, quiet)
+	d.suspect(v, p, mem, quiet)
 	if changed {
 		c.Peer = v.describe(p, &h)
 		if !mem.silent {
@@ -262,6 +315,16 @@ func (d *Detector) judge(v *view, p *peer) (c Change, changed bool) {
 		}
 	}
 	return c, changed
+}
+
+// terms are what it takes to call a peer silent of which so much is known.
+func (d *Detector) terms(v *view, mem *memory) terms {
+	t := terms{large: watchedLargePeer, small: watchedSmallPeer, most: max(min(v.Time.Sub(d.since), v.Time.Sub(mem.life)), 1),
+		asked: watchedAsked, probes: exchangesUnknownPath, survived: mem.survived, poked: mem.poked}
+	if !mem.lossyAt.IsZero() {
+		t.least = exchangesLossyPath
+	}
+	return t
 }
 
 // forget drops what is known of peers that are gone, and what is known for too

@@ -38,10 +38,9 @@ type Answer struct {
 	Exchanges int
 }
 
-// Suspects are the peers of the last look that leave something unanswered on
-// fewer than 20 connections, or on more for longer than it takes where most of
-// them ask, so that a poke would settle soon what takes long to see; and the
-// silent ones. Whoever pokes them gives the [Answer] to
+// Suspects are the peers of the last look that leave something unanswered, on so
+// few connections, or after so long a quiet, that a poke would settle soon what
+// takes long to see; and the silent ones. Whoever pokes them gives the [Answer] to
 // [Detector.Hear]; nobody has to.
 func (d *Detector) Suspects() []Suspect { return d.suspects }
 
@@ -65,7 +64,7 @@ func (d *Detector) Hear(a Answer) {
 			mem.lossyAt = a.Began
 		}
 		mem.unanswered, mem.poked = 0, 0
-	case a.Silent && !a.Began.Before(d.since):
+	case a.Silent:
 		if mem.poked == 0 {
 			mem.pokedSince = a.Began
 		}
@@ -73,13 +72,19 @@ func (d *Detector) Hear(a Answer) {
 	}
 }
 
-// suspect notes a peer that a poke would tell more of.
-func (d *Detector) suspect(p *peer, mem *memory, quiet time.Duration) {
-	if !mem.silent && len(p.conns) >= largePeer && quiet < pokedQuiet {
-		return // looking alone tells soon, unless few of them ask
-	}
-	if !mem.silent && mem.poked == 0 && !slices.ContainsFunc(p.conns, func(c *conn) bool { return inTrouble(c.Socket) || waits(c.Socket) }) {
-		return
+// suspect notes a peer that a poke would tell more of. Where enough connections
+// of many ask already, looking tells within a second, unless it is long since.
+func (d *Detector) suspect(v *view, p *peer, mem *memory, quiet time.Duration) {
+	owed, asking := v.owed(p, quiet)
+	if !mem.silent {
+		d.suspicious = d.suspicious || owed > 0 || mem.poked > 0
+		if asking != nil && len(d.asking) < suspectSockets {
+			d.asking = append(d.asking, *asking)
+		}
+		looking := len(p.conns) >= largePeer && owed >= exchangesUnknownPath && quiet < pokedQuiet
+		if looking || owed == 0 && mem.poked == 0 {
+			return
+		}
 	}
 	d.suspects = append(d.suspects, suspectOf(p, quiet, mem.silent))
 }

@@ -25,23 +25,27 @@ func bare(m *fact.Machine) *fact.Machine {
 // TestDetectorSparesTheLiving watches connections that lose much: whenever it
 // began, the peer is never said to be silent.
 func TestDetectorSparesTheLiving(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		conns  int
 		seeds  uint64
 		length time.Duration
 	}{{1, 40, 5 * time.Minute}, {3, 40, 5 * time.Minute}, {10, 10, 3 * time.Minute}, {20, 10, 3 * time.Minute}, {1000, 1, 25 * time.Second}} {
 		for _, loss := range []float64{0.05, 0.2, 0.4} {
-			for seed := range test.seeds {
-				var d Detector
-				l := newLossy(seed, loss, test.conns)
-				for at := step; at < test.length; at += step {
-					l.advance(at)
-					if changes := d.Look(bare(l.look()), step); len(changes) > 0 {
-						t.Errorf("%d connections under %.0f %% loss each way, seed %d, after %v: %+v", test.conns, loss*100, seed, at, changes)
-						break
+			t.Run(fmt.Sprintf("%d connections under %.0f %% loss each way", test.conns, loss*100), func(t *testing.T) {
+				t.Parallel()
+				for seed := range test.seeds {
+					var d Detector
+					l := newLossy(seed, loss, test.conns)
+					for at := step; at < test.length; at += step {
+						l.advance(at)
+						if changes := d.Look(bare(l.look()), step); len(changes) > 0 {
+							t.Errorf("seed %d, after %v: %+v", seed, at, changes)
+							break
+						}
 					}
 				}
-			}
+			})
 		}
 	}
 }
@@ -50,38 +54,43 @@ func TestDetectorSparesTheLiving(t *testing.T) {
 // for hours, so that nothing warns of it. With one or two connections, 40 %
 // that begin cannot be told from a death by looking: there a poke must confirm.
 func TestDetectorSparesALossThatBegins(t *testing.T) {
+	t.Parallel()
 	const tries = 100
 	for _, test := range []struct {
 		conns int
 		loss  float64
 		most  int // times of tries
 	}{{1, 0.2, 2}, {3, 0.2, 0}, {3, 0.4, 2}, {10, 0.4, 0}, {20, 0.2, 0}, {20, 0.4, 0}} {
-		wrong := 0
-		for seed := range uint64(tries) {
-			var d Detector
-			l := newLossy(seed, 0, test.conns)
-			for i := range l.conns {
-				l.conns[i].out = 10_000
-			}
-			l.advance(10 * time.Second)
-			l.loss = test.loss
-			for at := 10 * time.Second; at < 2*time.Minute; at += step {
-				l.advance(at)
-				if changes := d.Look(bare(l.look()), step); len(changes) > 0 {
-					wrong++
-					break
+		t.Run(fmt.Sprintf("%d connections, %.0f %% loss", test.conns, test.loss*100), func(t *testing.T) {
+			t.Parallel()
+			wrong := 0
+			for seed := range uint64(tries) {
+				var d Detector
+				l := newLossy(seed, 0, test.conns)
+				for i := range l.conns {
+					l.conns[i].out = 10_000
+				}
+				l.advance(10 * time.Second)
+				l.loss = test.loss
+				for at := 10 * time.Second; at < 2*time.Minute; at += step {
+					l.advance(at)
+					if changes := d.Look(bare(l.look()), step); len(changes) > 0 {
+						wrong++
+						break
+					}
 				}
 			}
-		}
-		if wrong > test.most {
-			t.Errorf("%d connections: %d of %d times said to be silent when %.0f %% loss began", test.conns, wrong, tries, test.loss*100)
-		}
+			if wrong > test.most {
+				t.Errorf("%d of %d times said to be silent when loss began", wrong, tries)
+			}
+		})
 	}
 }
 
 // TestDetectorFindsTheDead takes the path away, and gives it back: the verdict
 // falls in time, once, and is lifted.
 func TestDetectorFindsTheDead(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		conns  int
 		within time.Duration
@@ -97,6 +106,9 @@ func TestDetectorFindsTheDead(t *testing.T) {
 				l.loss = 0.01
 				if at >= death && at < back {
 					l.loss = 1
+				}
+				if lifted > 0 && at > back+lifted+2*time.Second {
+					break
 				}
 				for _, c := range d.Look(bare(l.look()), step) {
 					switch {
@@ -123,6 +135,7 @@ type idlers struct {
 	loss   float64
 	now    time.Duration
 	conns  []idler
+	lose   func(i int) bool // of these, every probe
 }
 
 type idler struct {
@@ -144,7 +157,7 @@ func (l *idlers) advance(to time.Duration) {
 	for i := range l.conns {
 		for c := &l.conns[i]; c.next <= to; c.next += probeEvery {
 			probe, answer := l.random.Float64(), l.random.Float64()
-			if probe >= l.loss && answer >= l.loss {
+			if probe >= l.loss && answer >= l.loss && (l.lose == nil || !l.lose(i)) {
 				c.probes, c.lastAck = 0, c.next
 			} else if c.probes++; c.probes > 9 {
 				*c = idler{lastAck: c.next, next: c.next} // ended, and dialled anew
@@ -172,6 +185,7 @@ func (l *idlers) look() *fact.Machine {
 }
 
 func TestDetectorWatchesTheIdle(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		conns  int
 		within time.Duration
@@ -180,7 +194,7 @@ func TestDetectorWatchesTheIdle(t *testing.T) {
 		l := newIdlers(1, 0.05, test.conns)
 		const death = time.Minute
 		fell := time.Duration(0)
-		for at := step; fell == 0 && at < 2*death; at += step {
+		for at := death - 10*time.Second; fell == 0 && at < 2*death; at += step {
 			if at > death {
 				l.loss = 1
 			}
@@ -199,7 +213,7 @@ func TestDetectorWatchesTheIdle(t *testing.T) {
 	}
 	for _, loss := range []float64{0.05, 0.2, 0.4} {
 		for _, conns := range []int{1, 3, 20, 200} {
-			for seed := range uint64(4) {
+			for seed := range uint64(4 - conns/100) {
 				var d Detector
 				l := newIdlers(seed, loss, conns)
 				for at := step; at < 2*time.Minute; at += step {
@@ -216,6 +230,7 @@ func TestDetectorWatchesTheIdle(t *testing.T) {
 // A pause of the path in the moment in which all idle connections are probed is
 // no death.
 func TestDetectorSparesAPause(t *testing.T) {
+	t.Parallel()
 	l := newIdlers(1, 0, 100)
 	for i := range l.conns {
 		l.conns[i].next = 10*time.Second + 100*time.Millisecond
@@ -258,6 +273,7 @@ func dead(at, silence time.Duration, closed bool) *fact.Machine {
 // A peer that does not read has a closed window. It answers the probes of it,
 // more and more rarely, and is alive.
 func TestDetectorSparesAClosedWindow(t *testing.T) {
+	t.Parallel()
 	var d Detector
 	answered, wait := time.Duration(0), lossyRTO
 	for at := step; at < time.Minute; at += step {
@@ -273,6 +289,7 @@ func TestDetectorSparesAClosedWindow(t *testing.T) {
 // A watcher that did not run, or a machine that stood still, proves nothing:
 // silences begin anew with the look after.
 func TestDetectorDoesNotJudgeAGap(t *testing.T) {
+	t.Parallel()
 	for name, gap := range map[string]time.Duration{"starved": time.Second, "stood still": time.Hour} {
 		var d Detector
 		at := time.Duration(0)
@@ -299,6 +316,7 @@ func TestDetectorDoesNotJudgeAGap(t *testing.T) {
 
 // A path that was quiet often and lived must be quiet for longer.
 func TestDetectorLearns(t *testing.T) {
+	t.Parallel()
 	var d Detector
 	d.peers = map[peerKey]*memory{}
 	for at := step; at < 2*time.Second; at += step {
@@ -319,6 +337,7 @@ func TestDetectorLearns(t *testing.T) {
 
 // A verdict whose connections are all gone is lifted as unsure.
 func TestDetectorWithoutConnections(t *testing.T) {
+	t.Parallel()
 	var d Detector
 	var all []Change
 	for at := step; at < 3*time.Second; at += step {

@@ -102,6 +102,7 @@ func peerVerdict(m *fact.Machine) int {
 // TestLivingPeer looks every second at connections that lose much: the peer is
 // never said to be silent, and at 5 % not even suspected.
 func TestLivingPeer(t *testing.T) {
+	t.Parallel()
 	for _, loss := range []float64{0.05, 0.2, 0.4} {
 		for _, conns := range []int{1, 2, 3, 10, 30} {
 			unsure := 0
@@ -131,6 +132,7 @@ func TestLivingPeer(t *testing.T) {
 // TestDyingPeer takes the path away from connections that send once a second
 // and lost 1 % before, and counts the seconds until the verdict.
 func TestDyingPeer(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		conns  int
 		within time.Duration

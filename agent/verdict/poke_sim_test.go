@@ -109,6 +109,7 @@ func (p *poker) poke(now time.Duration) {
 // connection, 40 % each way take some: see act.Confirm. (Of 4,000 each: 89 of those,
 // 1 at 20 %, and none of any other.)
 func TestPokedDetectorSparesALossThatBegins(t *testing.T) {
+	t.Parallel()
 	const tries = 100
 	for _, test := range []struct {
 		conns int
@@ -144,6 +145,7 @@ func TestPokedDetectorSparesALossThatBegins(t *testing.T) {
 
 // TestPokedDetectorFindsTheDead takes the path away.
 func TestPokedDetectorFindsTheDead(t *testing.T) {
+	t.Parallel()
 	for _, conns := range []int{1, 2, 3, 10, 19} {
 		worst := time.Duration(0)
 		for seed := range uint64(50) {
@@ -181,6 +183,7 @@ func TestPokedDetectorFindsTheDead(t *testing.T) {
 // What is heard of a poke lifts nothing, and does not outlive a sign of life or
 // a gap.
 func TestDetectorHears(t *testing.T) {
+	t.Parallel()
 	idle := func(at, quiet time.Duration) *fact.Machine {
 		m := dead(at, quiet, false)
 		m.Sockets = m.Sockets[:3]

@@ -183,22 +183,31 @@ func (v *view) listen(p *peer, t terms) hush {
 	if t.most > 0 {
 		counted = min(counted, t.most)
 	}
+	patience := max(t.large, quietTimeouts*usualRTO(p.conns))
 	h.troubled = filter(p.conns, func(c *conn) bool { return usable(c.State) && inTrouble(c.Socket) })
-	if len(h.troubled) == 0 && t.poked == 0 || counted < max(t.large, quietTimeouts*usualRTO(p.conns)) || t.confirm && !v.stillSo(&h) {
-		return hush{}
+	if len(h.troubled) > 0 && counted >= patience && (!t.confirm || v.stillSo(&h)) {
+		v.settle(&h, t, counted)
 	}
+	if t.poked > 0 && h.sure != Silent && h.quiet >= max(patience, pokedQuiet) {
+		h.settleByPoke(t)
+	}
+	return h
+}
+
+// settle judges a peer by what its sockets show.
+func (v *view) settle(h *hush, t terms, counted time.Duration) {
 	var asked time.Duration
 	for _, c := range h.troubled {
 		n, first := v.unanswered(c.Socket, counted)
 		h.unanswered += n
 		asked = max(asked, first)
 	}
-	h.need = max(exchangesNeeded(p.conns), t.least) + 2*t.survived
+	h.need = max(exchangesNeeded(h.conns), t.least) + 2*t.survived
 	if !slices.ContainsFunc(h.troubled, func(c *conn) bool { return c.Conn.Unacked > 0 }) {
 		h.need = max(h.need, t.probes)
 	}
 	patience := t.large
-	if len(p.conns) < largePeer {
+	if len(h.conns) < largePeer {
 		patience = t.small
 		if counted < quietSmallPeer { // a loss that begins looks the same for so long
 			h.need = max(h.need, exchangesUnknownPath)
@@ -210,22 +219,18 @@ func (v *view) listen(p *peer, t terms) hush {
 	case h.unanswered >= exchangesUnsure:
 		h.sure = Unsure
 	}
-	if t.poked > 0 && h.sure != Silent {
-		h.settleByPoke(t, counted)
-	}
-	return h
 }
 
 // settleByPoke judges a peer that was poked: a poke that left nothing answered
-// asked often enough and for long enough, so that only what the path and the
-// peer have shown before asks for more.
-func (h *hush) settleByPoke(t terms, counted time.Duration) {
+// asked often enough and for long enough, and in time, so that only what the path
+// and the peer have shown before asks for more.
+func (h *hush) settleByPoke(t terms) {
 	h.unanswered += t.poked
 	h.need = max(t.least, exchangesPoked) + 2*t.survived
 	if exchangesNeeded(h.conns) == exchangesLossyPath {
 		h.need = exchangesLossyPath + 2*t.survived
 	}
-	if h.unanswered >= h.need && counted >= pokedQuiet {
+	if h.unanswered >= h.need {
 		h.sure = Silent
 	} else if h.unanswered >= exchangesUnsure {
 		h.sure = Unsure

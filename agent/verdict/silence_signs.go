@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -60,15 +61,28 @@ func usualRTO(conns []*conn) time.Duration {
 	return all[len(all)/2]
 }
 
-// unanswered counts the exchanges of one socket that fell into the quiet time
-// and had at least a timeout to be answered, and tells how old the first is, as
-// far as that was seen.
+// together is how long after the last sign of life an exchange must have begun
+// to count. What began with one that was answered may have been lost with others
+// of the same burst, on this machine too, while the peer was well: connections
+// that were opened together are probed together, for the kernel runs timers of
+// 15 s in steps of a quarter of a second (kernel/time/timer.c).
+const together = 100 * time.Millisecond
+
+// age is how long ago something was sent, which looks show only roughly.
+type age struct{ least, most time.Duration }
+
+// unknownAge is the most of what may have been sent at any time.
+const unknownAge = time.Duration(math.MaxInt64)
+
+// unanswered counts the exchanges of one socket that certainly fell into the
+// quiet time and had at least a timeout to be answered, and tells how old the
+// first is, as far as that was seen.
 func (v *view) unanswered(s *fact.Socket, quiet time.Duration) (n int, first time.Duration) {
 	switch {
 	case s.Conn.Unacked > 0:
 		return unansweredData(s, quiet)
 	case v.probed != nil:
-		return countBetween(v.probed[s.Cookie], plainRTO(s), quiet)
+		return within(v.probed[s.Cookie], plainRTO(s), quiet)
 	}
 	return v.unansweredProbes(s, quiet), 0
 }
@@ -82,7 +96,7 @@ func unansweredData(s *fact.Socket, quiet time.Duration) (n int, first time.Dura
 		age = s.Conn.RTO - s.TimerLeft
 	}
 	linear := int(s.Conn.Retransmits) - int(s.Conn.Backoff) // thin streams back off late
-	for sent := int(s.Conn.Retransmits); sent >= 0 && age <= quiet+timeout; sent-- {
+	for sent := int(s.Conn.Retransmits); sent >= 0 && age <= quiet-together; sent-- {
 		if age >= timeout {
 			n, first = n+1, age
 		}
@@ -111,7 +125,7 @@ func (v *view) unansweredProbes(s *fact.Socket, quiet time.Duration) int {
 		age = interval - s.TimerLeft
 	}
 	n := 0
-	for ; probes > 0 && age <= quiet; probes-- {
+	for ; probes > 0 && age <= quiet-together; probes-- {
 		if age >= timeout {
 			n++
 		}
@@ -120,14 +134,15 @@ func (v *view) unansweredProbes(s *fact.Socket, quiet time.Duration) int {
 	return n
 }
 
-// countBetween counts the ages in a range and returns the oldest of them.
-func countBetween(ages []time.Duration, youngest, oldest time.Duration) (n int, most time.Duration) {
-	for _, age := range ages {
-		if youngest <= age && age <= oldest {
-			n, most = n+1, max(most, age)
+// within counts what had a timeout to be answered and was sent in the quiet
+// time for certain, and returns the least age of the oldest of them.
+func within(ages []age, timeout, quiet time.Duration) (n int, first time.Duration) {
+	for _, a := range ages {
+		if a.least >= timeout && a.most <= quiet-together {
+			n, first = n+1, max(first, a.least)
 		}
 	}
-	return n, most
+	return n, first
 }
 
 func (v *view) probeInterval(s *fact.Socket) (time.Duration, bool) {

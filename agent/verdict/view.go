@@ -24,7 +24,7 @@ type view struct {
 	listening map[port]bool
 	bounds    map[bound.Conn][2]bound.Bound // idle and sending: thousands of sockets share few settings
 	earlier   map[uint64]*fact.Socket       // by cookie; made when first asked for
-	probed    map[uint64][]time.Duration    // by cookie: the ages of probes that a Detector saw; nil without one
+	probed    map[uint64][]age              // by cookie: the probes that a Detector saw; nil without one
 }
 
 // conn is a TCP connection with what rules ask of it again and again.

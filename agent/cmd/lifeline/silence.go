@@ -36,8 +36,8 @@ func newSilence() *cobra.Command {
 			"connections with traffic on. Below, a connection may just be unlucky, so the peer is poked: empty segments\n" +
 			"on up to six connections and, where there are one or two, pings too, until there is an answer or none for\n" +
 			"2 s. So the verdict falls within 3 s of what was sent first; with --passive, or without the rights of\n" +
-			"poke, in 5 to 15 s. It takes about 1 % of a processor, and does not judge by a time in which it, or the\n" +
-			"machine, did not run.\n\n" +
+			"poke, in 5 to 15 s. It takes at most about 1 % of a processor, and less where BPF is to be had: the kernel\n" +
+			"says then when to look. It does not judge by a time in which it, or the machine, did not run.\n\n" +
 			"On a connection that is idle nothing is sent, so nothing shows a death before keepalive does. --ask 1s\n" +
 			"asks each peer that was not heard for a second, by one empty segment on up to three connections, which\n" +
 			"no program notices: at most 50 peers a second, the quietest first.\n\n" +
@@ -175,6 +175,9 @@ func watchSilence(cmd *cobra.Command, n *node.Node, w node.PeerWatch, only netip
 	var printing error
 	err := n.WatchPeers(cmd.Context(), w, func(m *fact.Machine, changes []verdict.Change) error {
 		mine := slices.DeleteFunc(changes, func(c verdict.Change) bool { return only.IsValid() && !only.Contains(c.Addr) })
+		if began && len(changes) == 0 { // looks have failed
+			show.Blindness(cmd.ErrOrStderr(), m.Blind, style)
+		}
 		if began && len(mine) == 0 {
 			return nil
 		}

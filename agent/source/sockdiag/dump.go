@@ -20,22 +20,33 @@ const patience = 5 * time.Second
 // Every dump has a socket of its own, so nothing of a dump that failed half way
 // can be taken for part of the next.
 func dump(request, buf []byte, each func(body []byte)) (bytes int, err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err == unix.EAFNOSUPPORT || err == unix.EPROTONOSUPPORT {
-		return 0, answer(err.(unix.Errno))
-	}
+	fd, err := dial()
 	if err != nil {
-		return 0, os.NewSyscallError("socket", err)
+		return 0, err
 	}
 	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(patience.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
-		return 0, os.NewSyscallError("setsockopt", err)
-	}
 	if err := send(fd, request); err != nil {
 		return 0, err
 	}
 	return receiveAll(fd, buf, binary.NativeEndian.Uint16(request[4:]), each)
+}
+
+// dial returns a socket to ask the kernel by, which never makes a read wait for
+// longer than patience.
+func dial() (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err == unix.EAFNOSUPPORT || err == unix.EPROTONOSUPPORT {
+		return -1, answer(err.(unix.Errno))
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	limit := unix.NsecToTimeval(patience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("setsockopt", err)
+	}
+	return fd, nil
 }
 
 func send(fd int, request []byte) error {

@@ -1,8 +1,8 @@
 // Package sockdiag reports the TCP, UDP and unix sockets of one network
 // namespace, as the kernel tells them over NETLINK_SOCK_DIAG.
 //
-// [Read] looks at the namespace of the calling thread; to look at another, call
-// it inside netns.Do. No privilege is needed, save that the mark of a socket is
+// [Read] looks at the namespace of the calling thread, at all of it, and [Get] at
+// single sockets of TCP there; to look at another, call them inside netns.Do. No privilege is needed, save that the mark of a socket is
 // only told to who has CAP_NET_ADMIN.
 //
 // What to know about the facts:

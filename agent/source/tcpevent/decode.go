@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ type Kind uint8
 const (
 	Retransmit Kind = iota + 1 // the retransmission timer expired: what was sent is not acknowledged
 	Reset                      // the peer, or somebody in its name, reset the connection
+	Probe                      // a keepalive probe is due: now it is sent, or the connection given up
 )
 
 func (k Kind) String() string {
@@ -26,6 +28,8 @@ func (k Kind) String() string {
 		return "retransmit"
 	case Reset:
 		return "reset"
+	case Probe:
+		return "probe"
 	}
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
@@ -34,11 +38,14 @@ func (k Kind) String() string {
 type Event struct {
 	Kind        Kind
 	State       fact.State     // of the connection then
+	At          time.Duration  // when, by CLOCK_MONOTONIC
 	Netns       uint32         // inode of its network namespace
 	Local       netip.AddrPort // IPv4 also where an IPv6 socket speaks it
 	Remote      netip.AddrPort
+	Interface   uint32 // that the socket is bound to, as in fact.Socket
 	Cookie      uint64 // as in fact.Socket; 0 when nobody has asked for it before
 	Retransmits uint8  // how often the same data was sent again, the first time included
+	Unanswered  uint8  // of a Probe: how many before it got no answer
 }
 
 const recordSize = int(unsafe.Sizeof(eventsEvent{}))
@@ -52,11 +59,18 @@ func decode(raw []byte) (Event, error) {
 		return Event{}, fmt.Errorf("a record of %d bytes, of %d", len(raw), recordSize)
 	}
 	e := Event{
-		Cookie:      binary.NativeEndian.Uint64(raw[unsafe.Offsetof(r.Cookie):]),
-		Netns:       binary.NativeEndian.Uint32(raw[unsafe.Offsetof(r.Netns):]),
-		Kind:        Kind(raw[unsafe.Offsetof(r.Kind)]),
-		State:       fact.State(raw[unsafe.Offsetof(r.State)]),
-		Retransmits: raw[unsafe.Offsetof(r.Retransmits)],
+		At:        time.Duration(binary.NativeEndian.Uint64(raw[unsafe.Offsetof(r.At):])),
+		Cookie:    binary.NativeEndian.Uint64(raw[unsafe.Offsetof(r.Cookie):]),
+		Netns:     binary.NativeEndian.Uint32(raw[unsafe.Offsetof(r.Netns):]),
+		Interface: binary.NativeEndian.Uint32(raw[unsafe.Offsetof(r.Device):]),
+		Kind:      Kind(raw[unsafe.Offsetof(r.Kind)]),
+		State:     fact.State(raw[unsafe.Offsetof(r.State)]),
+	}
+	switch count := raw[unsafe.Offsetof(r.Count)]; e.Kind {
+	case Retransmit:
+		e.Retransmits = count
+	case Probe:
+		e.Unanswered = count
 	}
 	local, remote := raw[unsafe.Offsetof(r.Local):], raw[unsafe.Offsetof(r.Remote):]
 	localPort := binary.NativeEndian.Uint16(raw[unsafe.Offsetof(r.LocalPort):])

@@ -17,9 +17,9 @@ import (
 const Capabilities = "CAP_BPF and CAP_PERFMON"
 
 const (
-	oldest      = 5<<16 | 8<<8  // has the ring buffer
+	oldest      = 5<<16 | 9<<8  // has the helpers, and the ring buffer of 5.8
 	unlimited   = 5<<16 | 11<<8 // does not count BPF against RLIMIT_MEMLOCK
-	needsKernel = "Linux 5.8 with CONFIG_DEBUG_INFO_BTF"
+	needsKernel = "Linux 5.9 with CONFIG_DEBUG_INFO_BTF"
 	needsMemory = "Linux 5.11, or RLIMIT_MEMLOCK (LimitMEMLOCK= of the unit) of 1 MiB"
 )
 
@@ -59,7 +59,7 @@ func explainOn(version uint32, err error) *Error {
 	var refused *ebpf.VerifierError
 	switch {
 	case version < oldest:
-		return &Error{fmt.Errorf("%w before Linux 5.8: %v", errors.ErrUnsupported, err), needsKernel}
+		return &Error{fmt.Errorf("%w before Linux 5.9: %v", errors.ErrUnsupported, err), needsKernel}
 	case version < unlimited && held && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOMEM)):
 		return &Error{fmt.Errorf("%w here: memory for BPF is limited: %v", errors.ErrUnsupported, err), needsMemory}
 	case errors.Is(err, unix.EPERM) && held:

@@ -14,18 +14,19 @@ import (
 )
 
 type eventsEvent struct {
-	_           structs.HostLayout
-	Cookie      uint64
-	Netns       uint32
-	Kind        uint8
-	Family      uint8
-	State       uint8
-	Retransmits uint8
-	Local       [4]uint32
-	Remote      [4]uint32
-	LocalPort   uint16
-	RemotePort  uint16
-	Unused      uint32
+	_          structs.HostLayout
+	Cookie     uint64
+	At         uint64
+	Netns      uint32
+	Device     uint32
+	Kind       uint8
+	Family     uint8
+	State      uint8
+	Count      uint8
+	LocalPort  uint16
+	RemotePort uint16
+	Local      [4]uint32
+	Remote     [4]uint32
 }
 
 type eventsSubject struct {
@@ -39,12 +40,17 @@ type eventsSubject struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	eventsMapEvents      = "events"
-	eventsMapWritten     = "written"
-	eventsProgReset      = "reset"
-	eventsProgRetransmit = "retransmit"
-	eventsVarLost        = "lost"
-	eventsVarUnusedEvent = "unused_event"
+	eventsMapEvents        = "events"
+	eventsMapWritten       = "written"
+	eventsProgCanary       = "canary"
+	eventsProgProbe        = "probe"
+	eventsProgReset        = "reset"
+	eventsProgRetransmit   = "retransmit"
+	eventsVarCanaryTimeout = "canary_timeout"
+	eventsVarKeepalive     = "keepalive"
+	eventsVarLost          = "lost"
+	eventsVarSpent         = "spent"
+	eventsVarUnusedEvent   = "unused_event"
 )
 
 // loadEvents returns the embedded CollectionSpec for events.
@@ -89,6 +95,8 @@ type eventsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsProgramSpecs struct {
+	Canary     *ebpf.ProgramSpec `ebpf:"canary"`
+	Probe      *ebpf.ProgramSpec `ebpf:"probe"`
 	Reset      *ebpf.ProgramSpec `ebpf:"reset"`
 	Retransmit *ebpf.ProgramSpec `ebpf:"retransmit"`
 }
@@ -105,8 +113,11 @@ type eventsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsVariableSpecs struct {
-	Lost        *ebpf.VariableSpec `ebpf:"lost"`
-	UnusedEvent *ebpf.VariableSpec `ebpf:"unused_event"`
+	CanaryTimeout *ebpf.VariableSpec `ebpf:"canary_timeout"`
+	Keepalive     *ebpf.VariableSpec `ebpf:"keepalive"`
+	Lost          *ebpf.VariableSpec `ebpf:"lost"`
+	Spent         *ebpf.VariableSpec `ebpf:"spent"`
+	UnusedEvent   *ebpf.VariableSpec `ebpf:"unused_event"`
 }
 
 // eventsObjects contains all objects after they have been loaded into the kernel.
@@ -144,20 +155,27 @@ func (m *eventsMaps) Close() error {
 //
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsVariables struct {
-	Lost        *ebpf.Variable `ebpf:"lost"`
-	UnusedEvent *ebpf.Variable `ebpf:"unused_event"`
+	CanaryTimeout *ebpf.Variable `ebpf:"canary_timeout"`
+	Keepalive     *ebpf.Variable `ebpf:"keepalive"`
+	Lost          *ebpf.Variable `ebpf:"lost"`
+	Spent         *ebpf.Variable `ebpf:"spent"`
+	UnusedEvent   *ebpf.Variable `ebpf:"unused_event"`
 }
 
 // eventsPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsPrograms struct {
+	Canary     *ebpf.Program `ebpf:"canary"`
+	Probe      *ebpf.Program `ebpf:"probe"`
 	Reset      *ebpf.Program `ebpf:"reset"`
 	Retransmit *ebpf.Program `ebpf:"retransmit"`
 }
 
 func (p *eventsPrograms) Close() error {
 	return _EventsClose(
+		p.Canary,
+		p.Probe,
 		p.Reset,
 		p.Retransmit,
 	)

@@ -53,6 +53,8 @@ typedef struct {
 
 /* include/net/sock.h */
 struct sock_common {
+	unsigned long skc_flags;
+	int skc_bound_dev_if;
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
 	__be16 skc_dport;
@@ -65,12 +67,24 @@ struct sock_common {
 	atomic64_t skc_cookie;
 };
 
+enum sock_flags {
+	SOCK_KEEPOPEN,
+};
+
+/* include/linux/timer.h */
+struct timer_list {
+	void *function;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	struct timer_list sk_timer;
 };
 
 /* include/net/inet_connection_sock.h, include/linux/tcp.h; times are jiffies */
 struct inet_connection_sock {
+	struct timer_list icsk_keepalive_timer; /* of kernels since 2025 */
+	__u32 icsk_user_timeout;		/* milliseconds */
 	__u8 icsk_retransmits;
 	__u8 icsk_probes_out;
 	struct {
@@ -81,23 +95,10 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 packets_out;
-	__u32 snd_wnd;
-	__u32 srtt_us;	  /* eighths of microseconds */
-	__u32 lsndtime;	  /* data went out */
+	__u32 write_seq;
+	__u32 snd_nxt;
 	__u32 rcv_tstamp; /* an acknowledgement came in */
 	unsigned int keepalive_time;
-};
-
-/* net/ipv4/tcp_ipv4.c */
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-
-struct bpf_iter__tcp {
-	struct bpf_iter_meta *meta;
-	struct sock_common *sk_common;
 };
 
 #pragma clang attribute pop

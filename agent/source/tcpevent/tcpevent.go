@@ -1,15 +1,25 @@
-// Package tcpevent hears from the kernel when a TCP connection gets no answer
-// and when its peer resets it, in all network namespaces, the moment it happens.
+// Package tcpevent hears from the kernel when a TCP connection gets no answer,
+// when one that is idle is about to ask for one, and when its peer resets it, in
+// all network namespaces, the moment it happens.
 //
 // It says where to look and never what to think: an event is one segment on one
-// connection. There is none for a keepalive probe that nobody answers, for which
-// the kernel has no tracepoint; and at most one for each peer address and kind in
-// 100 ms, so that what it costs does not grow with what a path loses. What
-// stays on the machine is left out.
+// connection. A Probe says nothing bad of anybody: the answer may be under way.
+// Only who looks some round trips later, or hears of a Probe after one that is
+// Unanswered, knows more.
 //
-// It needs BTF and Linux 5.8 for the ring buffer, better 5.11, from which on its
+// There is at most one event for each peer address and kind in 100 ms, and at
+// most 200 a second of all Probes after an answered one, and as many of those
+// after an unanswered one, so that what it costs does not grow with what a path
+// loses nor with how many connections are idle. Who is passed over is told of by
+// the next probe. What stays on the machine is left out.
+//
+// It needs BTF and Linux 5.9 for its helpers, better 5.11, from which on its
 // 500 KiB do not count against RLIMIT_MEMLOCK; and CAP_BPF and CAP_PERFMON. The
 // way without BPF is to look at the sockets again and again, package sockdiag.
+//
+// Keepalive probes have no tracepoint. Their timer has that of all timers, of
+// which the program picks those that run the kernel's tcp_keepalive_timer. Where
+// that is not to be had, [Events.Probes] says so and the other events come.
 package tcpevent
 
 import (
@@ -31,11 +41,12 @@ const mostAtOnce = 1024
 // Events are loaded programs and what they wrote. It must be closed. Next and
 // Close may be called at the same time, Next not by several goroutines at once.
 type Events struct {
-	objects eventsObjects
-	links   []link.Link
-	reader  *ringbuf.Reader
-	record  ringbuf.Record // its buffer is used again
-	lost    uint64         // as Next told last
+	loaded *ebpf.Collection
+	links  []link.Link
+	probes bool
+	reader *ringbuf.Reader
+	record ringbuf.Record // its buffer is used again
+	lost   uint64         // as Next told last
 
 	closing sync.Once
 	closed  error
@@ -59,24 +70,37 @@ func Open() (*Events, error) {
 }
 
 func (e *Events) open() (err error) {
-	if err := loadEventsObjects(&e.objects, nil); err != nil {
+	if e.loaded, err = load(); err != nil {
 		return err
 	}
-	if e.reader, err = ringbuf.NewReader(e.objects.Events); err != nil {
+	if e.reader, err = ringbuf.NewReader(e.loaded.Maps[eventsMapEvents]); err != nil {
 		return fmt.Errorf("read the ring buffer: %w", err)
 	}
-	for _, program := range []*ebpf.Program{e.objects.Retransmit, e.objects.Reset} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program})
-		if err != nil {
-			return fmt.Errorf("attach to a tracepoint: %w", err)
+	for _, name := range []string{eventsProgRetransmit, eventsProgReset} {
+		if err := e.attach(name); err != nil {
+			return err
 		}
-		e.links = append(e.links, l)
 	}
+	e.probes = e.watchKeepalive() == nil
 	return nil
 }
 
+func (e *Events) attach(program string) error {
+	l, err := link.AttachTracing(link.TracingOptions{Program: e.loaded.Programs[program]})
+	if err != nil {
+		return fmt.Errorf("attach to a tracepoint: %w", err)
+	}
+	e.links = append(e.links, l)
+	return nil
+}
+
+// Probes reports whether there are events of the kind Probe: whether this
+// kernel lets the expiry of its keepalive timers be seen. It never changes.
+func (e *Events) Probes() bool { return e.probes }
+
 // Close detaches and unloads the programs, and ends a call of Next. It may be
-// called again.
+// called again. One page of the kernel's stays mapped until the garbage
+// collector runs.
 func (e *Events) Close() error {
 	e.closing.Do(func() { e.closed = e.close() })
 	return e.closed
@@ -90,7 +114,10 @@ func (e *Events) close() error {
 	if e.reader != nil {
 		failed = append(failed, e.reader.Close())
 	}
-	return errors.Join(append(failed, e.objects.Close())...)
+	if e.loaded != nil {
+		e.loaded.Close()
+	}
+	return errors.Join(failed...)
 }
 
 // Next waits until something happens, or ctx ends, and returns all that
@@ -131,7 +158,7 @@ func (e *Events) Next(ctx context.Context) (Batch, error) {
 
 func (e *Events) complete(b Batch) (Batch, error) {
 	var lost uint64
-	if err := e.objects.Lost.Get(&lost); err != nil {
+	if err := e.loaded.Variables[eventsVarLost].Get(&lost); err != nil {
 		return Batch{}, &Error{Err: fmt.Errorf("read how many events were lost: %w", err)}
 	}
 	b.Lost, e.lost = lost-e.lost, lost
