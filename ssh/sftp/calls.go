@@ -60,8 +60,12 @@ func (a answer) expect(want byte) (*reader, error) {
 	if r.short {
 		return nil, fmt.Errorf("%w: a status without a code", ErrProtocol)
 	}
-	if code == statusOK && want == kindStatus {
+	switch {
+	case code != statusOK:
+	case want == kindStatus:
 		return r, nil
+	default:
+		return nil, fmt.Errorf("%w: it says that all is well, and not what it was asked", ErrProtocol)
 	}
 	return nil, &StatusError{Code: code, Message: r.string()} // which early servers leave out
 }

@@ -101,11 +101,13 @@ func New(ctx context.Context, over *ssh.Client, options Options) (*Client, error
 		c.spare <- nil
 	}
 	stop := context.AfterFunc(ctx, func() { c.kill(context.Cause(ctx)) })
-	if err := c.greet(); err != nil {
-		c.kill(err)
-	}
+	err = c.greet()
 	if !stop() {
-		c.kill(context.Cause(ctx))
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.kill(err)
+		return nil, c.fail(began, err)
 	}
 	c.crew.Go(c.receive)
 	c.crew.Go(c.send)
@@ -208,13 +210,17 @@ func (c *Client) receive() {
 
 func (c *Client) receiveOne(in *bufio.Reader) error {
 	var head [9]byte
-	if _, err := io.ReadFull(in, head[:]); err != nil {
+	if _, err := io.ReadFull(in, head[:4]); err != nil {
 		return err
 	}
-	size, id := binary.BigEndian.Uint32(head[:]), binary.BigEndian.Uint32(head[5:])
+	size := binary.BigEndian.Uint32(head[:])
 	if size < 5 || size > mostPacket {
 		return fmt.Errorf("%w: a packet of %d bytes", ErrProtocol, size)
 	}
+	if _, err := io.ReadFull(in, head[4:]); err != nil {
+		return err
+	}
+	id := binary.BigEndian.Uint32(head[5:])
 	c.mu.Lock()
 	waiting := c.pending[id]
 	delete(c.pending, id)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -142,7 +141,7 @@ func TestTree(t *testing.T) {
 		err := errors.Join(os.MkdirAll(filepath.Join(source, "a/b/c"), 0o755), os.Mkdir(filepath.Join(source, "empty"), 0o755),
 			os.Symlink("../b/x y", filepath.Join(source, "a/b/inside")), os.Symlink("nowhere", filepath.Join(source, "dangling")),
 			os.Symlink("/etc/passwd", filepath.Join(source, "absolute")), os.Symlink("../..", filepath.Join(source, "a/out")),
-			syscall.Mkfifo(filepath.Join(source, "fifo"), 0o644))
+			fifo(filepath.Join(source, "fifo")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +212,7 @@ func TestResume(t *testing.T) {
 		from, into := t.TempDir(), t.TempDir()
 		source, target := filepath.Join(from, "source"), filepath.Join(into, "target")
 		part := filepath.Join(into, ".target.lifeline-part")
-		random(t, source, 40<<20)
+		random(t, source, 24<<20)
 		before := time.Now().Add(-time.Hour)
 		if err := os.Chtimes(source, before, before); err != nil {
 			t.Fatal(err)
@@ -221,7 +220,7 @@ func TestResume(t *testing.T) {
 		again := func(what string, resumes bool) {
 			t.Helper()
 			result, err := copy(t.Context(), c, source, target, sftp.Copy{Resume: true})
-			if err != nil || (result.Resumed > 0) != resumes || result.Resumed+result.Bytes != 40<<20 {
+			if err != nil || (result.Resumed > 0) != resumes || result.Resumed+result.Bytes != 24<<20 {
 				t.Errorf("%s: %+v, %v", what, result, err)
 			}
 			t.Logf("%s: %d MiB were there", what, result.Resumed>>20)
@@ -274,7 +273,7 @@ func TestInterruptedLeavesNothing(t *testing.T) {
 	bothWays(t, func(t *testing.T, copy copyFunc) {
 		c, _ := files(t, sftp.Options{})
 		from, into := t.TempDir(), t.TempDir()
-		random(t, filepath.Join(from, "source"), 40<<20)
+		random(t, filepath.Join(from, "source"), 24<<20)
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := copy(ctx, c, filepath.Join(from, "source"), filepath.Join(into, "target"), sftp.Copy{Progress: func(sftp.Progress) { cancel() }})
 		if !errors.Is(err, context.Canceled) {

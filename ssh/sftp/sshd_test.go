@@ -22,6 +22,8 @@ import (
 	xssh "golang.org/x/crypto/ssh"
 )
 
+const s = time.Second
+
 func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 // sshd is a real OpenSSH server on loopback, with keys and configuration of its
