@@ -212,7 +212,7 @@ func TestResume(t *testing.T) {
 		from, into := t.TempDir(), t.TempDir()
 		source, target := filepath.Join(from, "source"), filepath.Join(into, "target")
 		part := filepath.Join(into, ".target.lifeline-part")
-		random(t, source, 24<<20)
+		random(t, source, 12<<20)
 		before := time.Now().Add(-time.Hour)
 		if err := os.Chtimes(source, before, before); err != nil {
 			t.Fatal(err)
@@ -220,7 +220,7 @@ func TestResume(t *testing.T) {
 		again := func(what string, resumes bool) {
 			t.Helper()
 			result, err := copy(t.Context(), c, source, target, sftp.Copy{Resume: true})
-			if err != nil || (result.Resumed > 0) != resumes || result.Resumed+result.Bytes != 24<<20 {
+			if err != nil || (result.Resumed > 0) != resumes || result.Resumed+result.Bytes != 12<<20 {
 				t.Errorf("%s: %+v, %v", what, result, err)
 			}
 			t.Logf("%s: %d MiB were there", what, result.Resumed>>20)
@@ -273,7 +273,7 @@ func TestInterruptedLeavesNothing(t *testing.T) {
 	bothWays(t, func(t *testing.T, copy copyFunc) {
 		c, _ := files(t, sftp.Options{})
 		from, into := t.TempDir(), t.TempDir()
-		random(t, filepath.Join(from, "source"), 24<<20)
+		random(t, filepath.Join(from, "source"), 12<<20)
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := copy(ctx, c, filepath.Join(from, "source"), filepath.Join(into, "target"), sftp.Copy{Progress: func(sftp.Progress) { cancel() }})
 		if !errors.Is(err, context.Canceled) {

@@ -49,12 +49,12 @@ func freeze(t *testing.T, pid int) {
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
 }
 
-// midway copies, calls what is to happen when a part is there, and returns the
-// error and how long after that it came.
-func midway(t *testing.T, c *sftp.Client, copy copyFunc, happens func()) (err error, took time.Duration, source, target string) {
+// midway copies, calls what is to happen when a part is there, and returns how
+// long after that the error came.
+func midway(t *testing.T, c *sftp.Client, copy copyFunc, happens func()) (source, target string, took time.Duration, err error) {
 	t.Helper()
 	source, target = filepath.Join(t.TempDir(), "source"), filepath.Join(t.TempDir(), "target")
-	random(t, source, 24<<20)
+	random(t, source, 16<<20)
 	before := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(source, before, before); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func midway(t *testing.T, c *sftp.Client, copy copyFunc, happens func()) (err er
 	if at.IsZero() {
 		t.Fatalf("nothing was copied: %v", err)
 	}
-	return err, time.Since(at), source, target
+	return source, target, time.Since(at), err
 }
 
 // resumed continues a copy by another connection.
@@ -97,7 +97,7 @@ func TestServerFrozen(t *testing.T) {
 		if len(session) != 1 {
 			t.Fatalf("%d sessions", len(session))
 		}
-		err, took, source, target := midway(t, c, copy, func() { freeze(t, session[0]) })
+		source, target, took, err := midway(t, c, copy, func() { freeze(t, session[0]) })
 		t.Logf("after %v: %v", took, err)
 		var e *ssh.Error
 		if !errors.Is(err, ssh.ErrSilent) || !errors.As(err, &e) || e.Phase != sftp.Copying || took > 4*s {
@@ -126,7 +126,7 @@ func TestSFTPFrozen(t *testing.T) {
 		if len(server) != 1 {
 			t.Fatalf("%d servers of sftp", len(server))
 		}
-		err, took, source, target := midway(t, c, copy, func() { freeze(t, server[0]) })
+		source, target, took, err := midway(t, c, copy, func() { freeze(t, server[0]) })
 		t.Logf("after %v: %v", took, err)
 		var budget *ssh.BudgetError
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &budget) || budget.Budget != "Idle" || took > 4*s {
@@ -150,7 +150,7 @@ func TestServerKilled(t *testing.T) {
 		c := open(t, client, sftp.Options{})
 		session := children(t, d.process.Pid)
 		server := children(t, session[0])
-		err, took, source, target := midway(t, c, copy, func() { _ = syscall.Kill(server[0], syscall.SIGKILL) })
+		source, target, took, err := midway(t, c, copy, func() { _ = syscall.Kill(server[0], syscall.SIGKILL) })
 		if !errors.Is(err, sftp.ErrEnded) || took > 4*s {
 			t.Errorf("sftp-server: %v after %v", err, took)
 		}
@@ -159,7 +159,7 @@ func TestServerKilled(t *testing.T) {
 		}
 		resumed(t, d, copy, source, target)
 		c = open(t, client, sftp.Options{})
-		err, took, source, target = midway(t, c, copy, func() { _ = syscall.Kill(session[0], syscall.SIGKILL) })
+		source, target, took, err = midway(t, c, copy, func() { _ = syscall.Kill(session[0], syscall.SIGKILL) })
 		if !errors.Is(err, ssh.ErrDisconnected) || took > 4*s {
 			t.Errorf("sshd: %v after %v", err, took)
 		}

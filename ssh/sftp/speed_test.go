@@ -38,7 +38,7 @@ func BenchmarkBesideOpenSSH(b *testing.B) {
 
 // TestSpeed is the same for a small file, where it is what a connection costs
 // that dominates sftp's time.
-func TestSpeed(t *testing.T) { besideOpenSSH(t, 32<<20, 1) }
+func TestSpeed(t *testing.T) { besideOpenSSH(t, 8<<20, 1) }
 
 func besideOpenSSH(t testing.TB, size int64, rounds int) {
 	need.Program(t, "sftp")
