@@ -44,6 +44,7 @@ var layers = []layer{
 	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
 	{"ssh", library, []string{".", "bound", "github.com/skeema/knownhosts", xcrypto, xsys}, "an SSH client whose every call returns"},
 	{"ssh/sshconf", library, []string{".", "ssh", xcrypto, xsys}, "connects to a name as OpenSSH would"},
+	{"ssh/sftp", library, []string{"ssh", xcrypto}, "copies files over it; of the keys of x/crypto only tests know"},
 	{"internal/sockopt", library, []string{xsys}, "options of TCP sockets that package net has no method for"},
 	{"internal/tcpinfo", library, []string{xsys}, "how the peer of a TCP connection answers"},
 	{"internal/leakcheck", support, nil, "fails a test binary that leaves something open"},
