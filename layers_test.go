@@ -53,6 +53,7 @@ var layers = []layer{
 	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
+	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh"}, "commands on many hosts: one answer for each, always"},
 
 	{"agent/source/capability", library, []string{xsys}, "which rights this thread has"},
 	{"agent/source/netns", library, []string{"agent/fact", "agent/source/capability", "bound", xsys}, "network namespaces and their settings"},

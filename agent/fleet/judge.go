@@ -1,0 +1,100 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/bound"
+	"github.com/lifeline-go/lifeline/ssh"
+)
+
+// lateError is the cause of a context whose time is over.
+type lateError struct {
+	what  string
+	limit time.Duration
+}
+
+func (e *lateError) Error() string {
+	return e.what + " within " + bound.Format(e.limit)
+}
+
+// Is says that it is a deadline.
+func (e *lateError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// Timeout is true, as in net.Error.
+func (e *lateError) Timeout() bool { return true }
+
+// judge makes an answer of how a command ended; cmd is nil when there was no
+// connection to run it on.
+func (t *task) judge(ctx context.Context, cmd *ssh.Command, err error) fact.Answer {
+	if cmd != nil {
+		if exit, ok := cmd.Exit(); ok {
+			return t.exited(exit, err)
+		}
+	}
+	var e *ssh.Error
+	if !errors.As(err, &e) {
+		e = &ssh.Error{Phase: ssh.Connect, Err: err}
+	}
+	outcome, reason := fact.OutcomeUnreachable, e.Err
+	var late *lateError
+	var budget *ssh.BudgetError
+	switch {
+	case ctx.Err() != nil && e.Fate == ssh.NotSent:
+		outcome, reason = fact.OutcomeNotRun, errors.New("interrupted before the command was sent")
+	case ctx.Err() != nil:
+		outcome, reason = fact.OutcomeFailed, errors.New("interrupted")
+	case cmd != nil && errors.As(err, &late):
+		outcome, reason = fact.OutcomeTimedOut, late
+	case e.Phase == ssh.Run && errors.As(err, &budget):
+		outcome = fact.OutcomeTimedOut
+	case e.Phase == ssh.Run && (errors.Is(err, ssh.ErrNoStatus) || !lost(err)):
+		outcome = fact.OutcomeFailed
+	}
+	a := t.so(outcome, reason.Error())
+	a.Phase, a.MayHaveRun = string(e.Phase), e.Fate == ssh.MayHaveRun
+	return a
+}
+
+// lost says whether it was the connection that ended.
+func lost(err error) bool {
+	return errors.Is(err, ssh.ErrSilent) || errors.Is(err, ssh.ErrDisconnected) || errors.Is(err, ssh.ErrClosed)
+}
+
+// exited is for a command of which the host has said how it ended.
+func (t *task) exited(exit ssh.Exit, err error) fact.Answer {
+	outcome, reason := fact.OutcomeOK, ""
+	var status *ssh.ExitError
+	switch {
+	case !exit.OK():
+		outcome, reason = fact.OutcomeFailed, exit.String()
+	case err != nil && !errors.As(err, &status): // it is over, but its output may not be complete
+		reason = err.Error()
+		if e := (*ssh.Error)(nil); errors.As(err, &e) {
+			reason = e.Err.Error()
+		}
+	}
+	a := t.so(outcome, reason)
+	a.Phase = string(ssh.Run)
+	if a.Signal = fact.Printable(string(exit.Signal)); a.Signal == "" {
+		a.Exit = fact.Seen(exit.Status)
+	}
+	return a
+}
+
+// longestReason is how much of an error is shown: some of it comes from the
+// server.
+const longestReason = 400
+
+// oneLine makes a text of an error such that it can be shown.
+func oneLine(text string) string {
+	text = fact.Printable(strings.Join(strings.Fields(text), " "))
+	if len(text) > longestReason {
+		text = fmt.Sprintf("%s…", strings.ToValidUTF8(text[:longestReason], ""))
+	}
+	return text
+}
