@@ -18,9 +18,9 @@ const (
 // Outcomes is all of them, the good first.
 var Outcomes = []Outcome{OutcomeOK, OutcomeFailed, OutcomeUnreachable, OutcomeTimedOut, OutcomeNotRun}
 
-// Answer is what one host answered to a command, or to several one after the
+// HostAnswer is what one host answered to a command, or to several one after the
 // other, or why it did not.
-type Answer struct {
+type HostAnswer struct {
 	Host    string
 	Outcome Outcome
 	Exit    Known[int] // status; unknown where a signal ended the command, or nobody said how it ended

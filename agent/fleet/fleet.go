@@ -122,14 +122,14 @@ func sum(a, b time.Duration) time.Duration {
 // those that were not begun at the end. When the context ends, the commands
 // that run are sent a signal, and the rest is answered for within two seconds.
 // If the loop is left, the same happens before Run returns.
-func (p Plan) Run(ctx context.Context) iter.Seq[fact.Answer] {
-	return func(yield func(fact.Answer) bool) {
+func (p Plan) Run(ctx context.Context) iter.Seq[fact.HostAnswer] {
+	return func(yield func(fact.HostAnswer) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		r := &run{Plan: p.settled()}
 		r.room.Store(mostOutput)
 		left := false
-		give := func(a fact.Answer) {
+		give := func(a fact.HostAnswer) {
 			if !left && !yield(a) {
 				left = true
 				cancel()
@@ -142,7 +142,7 @@ func (p Plan) Run(ctx context.Context) iter.Seq[fact.Answer] {
 			rest = rest[begun:]
 		}
 		for _, host := range rest {
-			give(fact.Answer{Host: host, Outcome: fact.OutcomeNotRun, Reason: r.stopped})
+			give(fact.HostAnswer{Host: host, Outcome: fact.OutcomeNotRun, Reason: r.stopped})
 		}
 	}
 }
@@ -166,8 +166,8 @@ func (r *run) batch(i, left int) int {
 
 // ask asks some hosts, and returns how many it has begun when all these have
 // answered.
-func (r *run) ask(ctx context.Context, hosts []string, give func(fact.Answer)) (begun int) {
-	answers := make(chan fact.Answer)
+func (r *run) ask(ctx context.Context, hosts []string, give func(fact.HostAnswer)) (begun int) {
+	answers := make(chan fact.HostAnswer)
 	for running := 0; ; running-- {
 		for running < r.Window && begun < len(hosts) && r.mayGoOn(ctx) {
 			host := hosts[begun]
@@ -203,7 +203,7 @@ func (r *run) mayGoOn(ctx context.Context) bool {
 }
 
 // answer asks one host, and answers for it when it does not come to an end.
-func (r *run) answer(ctx context.Context, host string) fact.Answer {
+func (r *run) answer(ctx context.Context, host string) fact.HostAnswer {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t := &task{run: r, host: host, started: time.Now()}
@@ -211,7 +211,7 @@ func (r *run) answer(ctx context.Context, host string) fact.Answer {
 	if r.Began != nil {
 		r.Began(host)
 	}
-	answers := make(chan fact.Answer, 1)
+	answers := make(chan fact.HostAnswer, 1)
 	go t.work(ctx, answers)
 	limit := r.Bound()
 	timer := time.NewTimer(limit)
@@ -233,7 +233,7 @@ func (r *run) answer(ctx context.Context, host string) fact.Answer {
 }
 
 // lost answers for a host that something holds which has no bound.
-func (t *task) lost(limit time.Duration) fact.Answer {
+func (t *task) lost(limit time.Duration) fact.HostAnswer {
 	a := t.so(fact.OutcomeUnreachable, fmt.Sprintf("nothing came of it within %s, and it could not be stopped", bound.Format(limit)))
 	a.MayHaveRun = t.sent.Load()
 	return a

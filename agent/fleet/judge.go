@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ func (e *lateError) Timeout() bool { return true }
 
 // judge makes an answer of how a command ended; cmd is nil when there was no
 // connection to run it on.
-func (t *task) judge(ctx context.Context, cmd *ssh.Command, err error) fact.Answer {
+func (t *task) judge(ctx context.Context, cmd *ssh.Command, err error) fact.HostAnswer {
 	if cmd != nil {
 		if exit, ok := cmd.Exit(); ok {
 			return t.exited(exit, err)
@@ -66,10 +67,13 @@ func lost(err error) bool {
 }
 
 // exited is for a command of which the host has said how it ended.
-func (t *task) exited(exit ssh.Exit, err error) fact.Answer {
+func (t *task) exited(exit ssh.Exit, err error) fact.HostAnswer {
 	outcome, reason := fact.OutcomeOK, ""
 	var status *ssh.ExitError
+	fault := cmp.Or(t.stdout.failed(), t.stderr.failed())
 	switch {
+	case fault != nil:
+		outcome, reason = fact.OutcomeFailed, fault.Error()
 	case !exit.OK():
 		outcome, reason = fact.OutcomeFailed, exit.String()
 	case err != nil && !errors.As(err, &status): // it is over, but its output may not be complete

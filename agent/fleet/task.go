@@ -29,8 +29,8 @@ type task struct {
 }
 
 // so makes an answer. It may be called while the task still works.
-func (t *task) so(outcome fact.Outcome, reason string) fact.Answer {
-	a := fact.Answer{
+func (t *task) so(outcome fact.Outcome, reason string) fact.HostAnswer {
+	a := fact.HostAnswer{
 		Host: t.host, Outcome: outcome, Reason: oneLine(reason),
 		Started: t.started, Took: time.Since(t.started), Attempts: int(t.attempts.Load()),
 	}
@@ -45,8 +45,8 @@ func (t *task) so(outcome fact.Outcome, reason string) fact.Answer {
 }
 
 // work runs the commands and puts one answer into answers, whatever happens.
-func (t *task) work(ctx context.Context, answers chan<- fact.Answer) {
-	a := fact.Answer{}
+func (t *task) work(ctx context.Context, answers chan<- fact.HostAnswer) {
+	a := fact.HostAnswer{}
 	defer func() {
 		if a.Outcome == "" {
 			a = t.so(fact.OutcomeFailed, fmt.Sprintf("a fault of lifeline itself, please report it: %v", recover()))
@@ -131,6 +131,7 @@ type output struct {
 	mu      sync.Mutex
 	buf     []byte
 	dropped bool
+	fault   error // of the plan's Output
 }
 
 var _ io.Writer = (*output)(nil)
@@ -143,11 +144,13 @@ func (o *output) Write(p []byte) (n int, err error) {
 			if v := recover(); v != nil {
 				n, err = 0, fmt.Errorf("a fault of lifeline itself, please report it: %v", v)
 			}
+			if err != nil {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				o.fault = err
+			}
 		}()
-		if err := r.Output(o.task.host, o.stderr, p); err != nil {
-			return 0, err
-		}
-		return len(p), nil
+		return len(p), r.Output(o.task.host, o.stderr, p)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -159,6 +162,13 @@ func (o *output) Write(p []byte) (n int, err error) {
 	o.buf = append(o.buf, p[:room]...)
 	o.dropped = o.dropped || room < len(p)
 	return len(p), nil
+}
+
+// failed returns what went wrong with the place for output.
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.fault
 }
 
 // kept returns what there is, and whether there was more.

@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var blind blindError
+	var code exitCode
 	switch {
 	case ctx.Err() != nil:
 		return exitInterrupted
@@ -51,6 +52,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitWell
 	case errors.Is(err, errFindings):
 		return exitFindings
+	case errors.As(err, &code):
+		return int(code)
 	case errors.Is(err, unix.EPIPE): // whoever reads has seen enough
 		return exitWell
 	}
@@ -90,7 +93,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac())
+	root.AddCommand(newCheck(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newSSH())
 	return root
 }
 
@@ -127,8 +130,11 @@ func help(cmd *cobra.Command, _ []string) {
 	flags.AddFlagSet(cmd.LocalFlags())
 	flags.AddFlagSet(cmd.InheritedFlags())
 	fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsages())
-	fmt.Fprintf(w, "\nExit codes: 0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look.\n")
+	fmt.Fprintf(w, "\nExit codes: %s.\n", cmp.Or(cmd.Annotations[exitCodes], "0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look"))
 }
+
+// exitCodes is the annotation of a command that has codes of its own.
+const exitCodes = "exit codes"
 
 // version is set by the build, make build; a build by go install has that of the
 // module.
