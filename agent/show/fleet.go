@@ -175,8 +175,11 @@ func FleetSummary(w io.Writer, answers []fact.HostAnswer, took time.Duration) {
 	for _, line := range order {
 		fmt.Fprintf(w, "%s: %s\n", title(hosts[line]), line)
 	}
-	fmt.Fprintf(w, "%s hosts:", verdict.Number(len(answers)))
-	separator := " "
+	separator := " hosts: "
+	if len(answers) == 1 {
+		separator = " host: "
+	}
+	fmt.Fprint(w, verdict.Number(len(answers)))
 	for _, o := range fact.Outcomes {
 		if counts[o] > 0 {
 			fmt.Fprintf(w, "%s%s %s", separator, verdict.Number(counts[o]), outcomeWords(o))
@@ -194,7 +197,7 @@ func wrong(a *fact.HostAnswer) string {
 	if a.Outcome == fact.OutcomeUnreachable {
 		text = "unreachable"
 		if a.Phase != "" {
-			text += " in " + phaseWords(a.Phase)
+			text += " " + phaseWords(a.Phase)
 		}
 		text += ": " + a.Reason
 	}
@@ -214,17 +217,21 @@ func wrong(a *fact.HostAnswer) string {
 	return strings.Join(parts, "; ")
 }
 
-// phaseWords says of a phase what was done in it.
+// phaseWords says of a phase when it was.
 func phaseWords(phase string) string {
 	switch phase {
+	case "connect":
+		return "while connecting"
+	case "handshake":
+		return "in the SSH handshake"
 	case "open":
-		return "the opening of a session"
+		return "while opening a session"
 	case "request":
-		return "the request to run the command"
+		return "when asked to run the command"
 	case "run":
-		return "the middle of the command"
+		return "in the middle of the command"
 	default:
-		return phase
+		return "in " + phase
 	}
 }
 

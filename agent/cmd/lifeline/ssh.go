@@ -93,9 +93,7 @@ func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
 		plan.Output = p.write
 	}
 	plan.Began = p.began
-	// The first signal ends the context, and with it the remote commands. The
-	// second is nobody's, and so ends the process.
-	defer context.AfterFunc(cmd.Context(), func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	defer whenInterrupted(cmd.Context())()
 
 	answers, took := p.run(cmd.Context(), plan)
 	switch {
@@ -111,6 +109,29 @@ func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
 		show.FleetSummary(cmd.ErrOrStderr(), answers, took)
 	}
 	return verdictOf(answers)
+}
+
+// patience is what the report gets when lifeline is interrupted: whoever reads it
+// may not read any more.
+const patience = 10 * time.Second
+
+// whenInterrupted makes sure that the process ends when its context has, which
+// also ends the remote commands: by the next signal at once, as that is nobody's
+// any more, and without one soon.
+func whenInterrupted(ctx context.Context) (stop func()) {
+	over := make(chan struct{})
+	stopAfter := context.AfterFunc(ctx, func() {
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		select {
+		case <-over:
+		case <-time.After(patience):
+			os.Exit(exitInterrupted)
+		}
+	})
+	return func() {
+		stopAfter()
+		close(over)
+	}
 }
 
 // verdictOf returns the exit code for what hosts answered: what hides most comes
@@ -161,7 +182,7 @@ func (f *sshFlags) plan(cmd *cobra.Command, args []string) (p fleet.Plan, err er
 	for _, text := range f.serial {
 		share, err := fleet.ParseShare(text)
 		if err == nil && text == "0" {
-			err = errors.New("0 hosts at a time never end: take 3 or 10%")
+			err = errors.New("0 would never come to an end: take 3 or 10%")
 		}
 		if err != nil {
 			return p, fmt.Errorf("--serial %w", err)
