@@ -27,7 +27,8 @@ type HostAnswer struct {
 	Signal  string     // that ended the command, without SIG
 
 	Phase      string // how far it came: connect, handshake, authentication, open, request, run; "" when not begun
-	Reason     string // one line; "" where all is well
+	Reason     string // one line, without what differs from host to host; "" where all is well
+	Detail     string // the whole error in one line
 	MayHaveRun bool   // it was sent, and how it ended is not known
 	Command    string // which of several it is about: the last that was begun
 

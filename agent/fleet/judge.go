@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
@@ -41,24 +43,70 @@ func (t *task) judge(ctx context.Context, cmd *ssh.Command, err error) fact.Host
 	if !errors.As(err, &e) {
 		e = &ssh.Error{Phase: ssh.Connect, Err: err}
 	}
-	outcome, reason := fact.OutcomeUnreachable, e.Err
+	outcome, reason := fact.OutcomeUnreachable, brief(e)
 	var late *lateError
 	var budget *ssh.BudgetError
 	switch {
 	case ctx.Err() != nil && e.Fate == ssh.NotSent:
-		outcome, reason = fact.OutcomeNotRun, errors.New("interrupted before the command was sent")
+		outcome, reason = fact.OutcomeNotRun, "interrupted before the command was sent"
 	case ctx.Err() != nil:
-		outcome, reason = fact.OutcomeFailed, errors.New("interrupted")
+		outcome, reason = fact.OutcomeFailed, "interrupted"
 	case cmd != nil && errors.As(err, &late):
-		outcome, reason = fact.OutcomeTimedOut, late
+		outcome, reason = fact.OutcomeTimedOut, late.Error()
 	case e.Phase == ssh.Run && errors.As(err, &budget):
 		outcome = fact.OutcomeTimedOut
 	case e.Phase == ssh.Run && (errors.Is(err, ssh.ErrNoStatus) || !lost(err)):
 		outcome = fact.OutcomeFailed
 	}
-	a := t.so(outcome, reason.Error())
+	var by *WayError
+	if errors.As(err, &by) && outcome == fact.OutcomeUnreachable {
+		reason = "by way of " + by.Way + ": " + reason
+	}
+	a := t.so(outcome, reason)
+	a.Detail = oneLine(err.Error())
 	a.Phase, a.MayHaveRun = string(e.Phase), e.Fate == ssh.MayHaveRun
 	return a
+}
+
+// WayError is the error of a Dial that failed on the way to the host.
+type WayError struct {
+	Way string // the jump host
+	Err error
+}
+
+func (e *WayError) Error() string { return "by way of " + e.Way + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *WayError) Unwrap() error { return e.Err }
+
+// brief says why a call failed without what differs from host to host, such as
+// ports and milliseconds, so that hosts that fail alike can be told together.
+func brief(e *ssh.Error) string {
+	full := e.Err.Error()
+	before := func(what error) string { // what is said before: by which way, say
+		text, _, _ := strings.Cut(full, what.Error())
+		return text
+	}
+	var late *lateError
+	var silence *ssh.SilenceError
+	var name *net.DNSError
+	var errno syscall.Errno
+	numbered := errors.As(e.Err, &errno)
+	switch {
+	case errors.As(e.Err, &late):
+		return late.Error()
+	case errors.As(e.Err, &name):
+		return "its name does not resolve: " + name.Err
+	case errors.As(e.Err, &silence):
+		return before(silence) + "silent, nothing heard for " + bound.Format(silence.Quiet.Round(time.Second))
+	case errors.Is(e.Err, ssh.ErrDisconnected) && numbered:
+		return before(ssh.ErrDisconnected) + ssh.ErrDisconnected.Error() + ": " + errno.Error()
+	case errors.Is(e.Err, ssh.ErrDisconnected):
+		return before(ssh.ErrDisconnected) + ssh.ErrDisconnected.Error()
+	case e.Phase == ssh.Connect && numbered:
+		return errno.Error()
+	}
+	return full
 }
 
 // lost says whether it was the connection that ended.
@@ -79,10 +127,13 @@ func (t *task) exited(exit ssh.Exit, err error) fact.HostAnswer {
 	case err != nil && !errors.As(err, &status): // it is over, but its output may not be complete
 		reason = err.Error()
 		if e := (*ssh.Error)(nil); errors.As(err, &e) {
-			reason = e.Err.Error()
+			reason = brief(e)
 		}
 	}
 	a := t.so(outcome, reason)
+	if err != nil {
+		a.Detail = oneLine(err.Error())
+	}
 	a.Phase = string(ssh.Run)
 	if a.Signal = fact.Printable(string(exit.Signal)); a.Signal == "" {
 		a.Exit = fact.Seen(exit.Status)

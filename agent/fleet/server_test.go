@@ -152,7 +152,7 @@ func (f *freezer) Read(p []byte) (int, error) {
 	if err != nil {
 		f.Close()
 	} else if f.frozen.Load() {
-		_, err = io.Copy(io.Discard, f.Conn) // until the client is gone
+		_, _ = io.Copy(io.Discard, f.Conn) // until the client is gone
 		f.Close()
 		return 0, io.EOF
 	}

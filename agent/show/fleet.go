@@ -24,6 +24,7 @@ type fleetHost struct {
 	Signal     *string      `json:"signal"`
 	Phase      *string      `json:"phase"`
 	Reason     *string      `json:"reason"`
+	Detail     *string      `json:"detail"`
 	MayHaveRun bool         `json:"may_have_run"`
 	Command    *string      `json:"command"`
 	Attempts   int          `json:"attempts"`
@@ -51,7 +52,7 @@ func FleetJSON(w io.Writer, m *fact.Machine, answers []fact.HostAnswer, took tim
 		a := &answers[i]
 		counts[a.Outcome]++
 		h := fleetHost{
-			Host: a.Host, Outcome: a.Outcome, Signal: given(a.Signal), Phase: given(a.Phase), Reason: given(a.Reason), MayHaveRun: a.MayHaveRun,
+			Host: a.Host, Outcome: a.Outcome, Signal: given(a.Signal), Phase: given(a.Phase), Reason: given(a.Reason), Detail: given(a.Detail), MayHaveRun: a.MayHaveRun,
 			Command: given(a.Command), Attempts: a.Attempts, MS: float64(a.Took.Round(time.Microsecond)) / float64(time.Millisecond),
 			Stdout: string(a.Stdout), Stderr: string(a.Stderr), Truncated: a.Truncated,
 		}

@@ -83,11 +83,12 @@ func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
 		return usageError{err}
 	}
 	p := newFleetPrinter(cmd)
-	way, err := f.way.connector(p.warn)
+	way, err := f.way.connector(plan.Connect, p.warn)
 	if err != nil {
 		return usageError{err}
 	}
-	plan.Dial = way
+	defer way.close()
+	plan.Dial = way.dial
 	json := asJSON(cmd)
 	if !json && !f.gather && !f.diff {
 		plan.Output = p.write

@@ -52,8 +52,8 @@ func startSSHD(t *testing.T) *sshd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, _ := d.listen(t, "works")
-	frozen, process := d.listen(t, "frozen")
+	port, _ := d.listen(t, "works", "1000")
+	frozen, process := d.listen(t, "frozen", "1000")
 	if err := process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func (d *sshd) write(t *testing.T, name, text string) {
 }
 
 // listen starts an sshd, which is killed at the end.
-func (d *sshd) listen(t *testing.T, name string) (port string, process *os.Process) {
+func (d *sshd) listen(t *testing.T, name, startups string) (port string, process *os.Process) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -88,10 +88,11 @@ func (d *sshd) listen(t *testing.T, name string) (port string, process *os.Proce
 		options = append(options, fmt.Sprintf("ListenAddress 127.0.0.%d", i+1))
 	}
 	d.write(t, name, strings.Join(append(options, "Port "+port, "HostKey "+d.file("host"), "AuthorizedKeysFile "+d.file("me.pub"), "PidFile none", "StrictModes no",
-		"PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "SetEnv SHLVL=5", "MaxStartups 1000", ""), "\n"))
+		"PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "SetEnv SHLVL=5", "MaxStartups "+startups, ""), "\n"))
 	cmd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", d.file(name))
 	var log bytes.Buffer
 	cmd.Stderr = &log
+	cmd.WaitDelay = time.Second // its children have its standard error too
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -153,18 +154,19 @@ func (d *sshd) report(t *testing.T, code int, args ...string) (r sshReport, host
 func TestSSHOutcomes(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	const command = `case "$SSH_CONNECTION" in
+	command := `case "$SSH_CONNECTION" in
 		*127.0.0.2*) echo oops >&2; exit 3;;
 		*127.0.0.3*) echo begun; sleep 9;;
-		*127.0.0.4*) echo $PPID; kill -STOP $PPID; sleep 9;;
+		*127.0.0.4*) echo $PPID > ` + d.file("stopped") + `; kill -STOP $PPID; sleep 9;;
 		esac; echo hi`
-	_, hosts := d.report(t, exitBlind, "at[1-4],dead,frozen1", "--timeout", "7s", "--silence", "3s", "--connect-timeout", "5s", "--retry", "1", "--", command)
-	t.Cleanup(func() { // the process of sshd that the host has stopped
+	t.Cleanup(func() { // the process of sshd that the command stops
 		var pid int
-		if _, err := fmt.Sscan(hosts["at4"].Stdout, &pid); err == nil && pid > 1 {
+		text, _ := os.ReadFile(d.file("stopped"))
+		if _, err := fmt.Sscan(string(text), &pid); err == nil && pid > 1 {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
+	_, hosts := d.report(t, exitBlind, "at[1-4],dead,frozen1", "--timeout", "7s", "--silence", "3s", "--connect-timeout", "5s", "--retry", "1", "--", command)
 	if len(hosts) != 6 {
 		t.Fatalf("%d hosts", len(hosts))
 	}
@@ -172,8 +174,8 @@ func TestSSHOutcomes(t *testing.T) {
 		"at1":     {"ok", "run", "", "hi\n", ""},
 		"at2":     {"failed", "run", "exited with status 3", "", "oops\n"},
 		"at3":     {"timed_out", "run", "the command did not end within 7 s", "begun\n", ""},
-		"at4":     {"unreachable", "run", "the peer is silent, nothing heard for", hosts["at4"].Stdout, ""},
-		"dead":    {"unreachable", "connect", "dial tcp 127.0.0.1:1: connect: connection refused", "", ""},
+		"at4":     {"unreachable", "run", "silent, nothing heard for", "", ""},
+		"dead":    {"unreachable", "connect", "connection refused", "", ""},
 		"frozen1": {"unreachable", "handshake", "no connection within 5 s", "", ""},
 	} {
 		got := hosts[host]
@@ -211,7 +213,7 @@ func TestSSHText(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	_, errs, code = d.ssh(t, "dead", "--", "true")
-	if !strings.HasPrefix(errs, "dead: unreachable while connecting: dial tcp 127.0.0.1:1: connect: connection refused\n1 host: 1 unreachable, in ") || code != exitBlind {
+	if !strings.HasPrefix(errs, "dead: unreachable while connecting: connection refused\n1 host: 1 unreachable, in ") || code != exitBlind {
 		t.Errorf("%q, %d", errs, code)
 	}
 	_, errs, code = d.ssh(t, "-o", "UserKnownHostsFile=none", "web1", "--", "true")
@@ -241,6 +243,39 @@ func TestSSHFiles(t *testing.T) {
 	lines := strings.Split(hosts["web2"].Stdout, "\n")
 	if len(lines) != 3 || lines[0] != lines[1] || lines[0] == "" { // the same connection
 		t.Errorf("%q", lines)
+	}
+}
+
+// All hosts behind a jump host go by one connection: it would drop most of them
+// otherwise.
+func TestSSHJump(t *testing.T) {
+	t.Parallel()
+	d := startSSHD(t)
+	port, process := d.listen(t, "jump", "3:100:3")
+	config, err := os.ReadFile(d.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.write(t, "ssh_config", "Host jump*\n Port "+port+"\n"+string(config))
+	r, _ := d.report(t, 0, "-J", "jump", "web[1-40]", "--", "true")
+	if r.Counts[fact.OutcomeOK] != 40 {
+		t.Errorf("%+v", r)
+	}
+	_, errs, code := d.ssh(t, "-J", "jump,frozen1", "web[1-3]", "--connect-timeout", "2s", "--", "true")
+	if !strings.HasPrefix(errs, "web[1-3] (3): unreachable in the SSH handshake: by way of frozen1: no connection within 1.8 s\n3 hosts: ") || code != exitBlind {
+		t.Errorf("%q, %d", errs, code)
+	}
+	if err := process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, errs, code = d.ssh(t, "-J", "jump", "web[1-3]", "--", "true")
+		if strings.HasPrefix(errs, "web[1-3] (3): unreachable while connecting: by way of jump: connection refused\n") && code == exitBlind {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q, %d", errs, code)
+		}
 	}
 }
 

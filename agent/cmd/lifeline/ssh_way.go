@@ -56,9 +56,17 @@ func (f *wayFlags) settings() (set []string, err error) {
 	return append(set, f.options...), nil
 }
 
-// connector returns what connects to a host by its name, as ssh would. Nobody is
-// asked anything: there are too many hosts for that.
-func (f *wayFlags) connector(warn func(string)) (func(ctx context.Context, host string) (fleet.Conn, error), error) {
+// connector is how to connect to a host by its name, as ssh would. Nobody is asked
+// anything: there are too many hosts for that.
+type connector struct {
+	config *sshconf.Config
+	login  sshconf.Login
+	jumps  *jumps
+	warn   func(string)
+}
+
+// connector returns what connects; limit is what a jump host may take for it.
+func (f *wayFlags) connector(limit time.Duration, warn func(string)) (*connector, error) {
 	if f.silence < 0 {
 		return nil, errors.New("--silence must be longer than nothing: take 20s")
 	}
@@ -75,20 +83,36 @@ func (f *wayFlags) connector(warn func(string)) (func(ctx context.Context, host 
 		return nil, err
 	}
 	login := sshconf.Login{Base: ssh.Config{Liveness: ssh.Liveness{Silence: f.silence}}}
-	return func(ctx context.Context, name string) (fleet.Conn, error) {
-		host, err := config.Host(destination(name))
-		if err != nil {
-			return nil, err
-		}
-		for _, w := range host.Warnings {
-			warn(w.String())
-		}
-		client, err := host.Connect(ctx, login)
-		if err != nil {
-			return nil, err
-		}
+	way := login // given up before what lies behind it is, so that it is named
+	way.Base.Liveness.Silence = f.silence * 2 / 3
+	jumps := newJumps(limit, way)
+	login.Way = jumps.to
+	return &connector{config: config, login: login, jumps: jumps, warn: warn}, nil
+}
+
+func (c *connector) close() { c.jumps.close() }
+
+// dial is fleet.Plan's Dial.
+func (c *connector) dial(ctx context.Context, name string) (fleet.Conn, error) {
+	host, err := c.config.Host(destination(name))
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range host.Warnings {
+		c.warn(w.String())
+	}
+	client, err := host.Connect(ctx, c.login)
+	if err == nil {
 		return client, nil
-	}, nil
+	}
+	var failed, before *sshconf.Error
+	if errors.As(err, &failed) && failed.Hop != failed.Host {
+		if errors.As(failed.Err, &before) { // on the way to the last jump host
+			failed = before
+		}
+		return nil, &fleet.WayError{Way: failed.Hop, Err: failed.Err}
+	}
+	return nil, err
 }
 
 // destination writes a name with a port as ssh takes it.
