@@ -49,9 +49,11 @@ func newSSH() *cobra.Command {
 			"names as ssh takes them, in short: web[01-32],db1, node[1-9/2].rack[a,b], web[1-9]!web3; with --hosts\n" +
 			"one set a line from a file. ~/.ssh/config and known_hosts are followed, and nobody is asked for a\n" +
 			"password: use keys or an agent. The words of COMMAND are joined by spaces for the remote shell, as ssh\n" +
-			"does. Commands read no input. Output comes line by line with the host before it, or gathered by -b.\n" +
-			"On a terminal, characters that would act on it are escaped. Ctrl-C ends the remote commands; a second\n" +
-			"one ends lifeline at once. Without -t, sshd ends no command of root when it is given up.",
+			"does. Commands read no input. With --script each host runs several in their order, over one connection,\n" +
+			"each in a shell of its own, until one fails. Output comes line by line with the host before it, or\n" +
+			"gathered by -b; 16 MiB of each stream are kept for -b and --json. On a terminal, characters that would\n" +
+			"act on it are escaped. Ctrl-C ends the remote commands; a second one ends lifeline at once. Without -t,\n" +
+			"sshd ends no command of root when it is given up.",
 		Example: "  lifeline ssh web[01-32] -- uptime\n" +
 			"  lifeline ssh web[01-32],db1 -b --diff -- cat /etc/resolv.conf         equal output once, and how others differ\n" +
 			"  lifeline ssh web[01-32] --serial 1,10% --timeout 2m -- systemctl restart app   stops at the first failure\n" +
@@ -64,11 +66,11 @@ func newSSH() *cobra.Command {
 	flags := cmd.Flags()
 	f.way.add(flags)
 	flags.StringVar(&f.hosts, "hosts", "", "hosts from this `file`, a set a line, # begins a comment; - is standard input")
-	flags.StringVar(&f.script, "script", "", "commands from this `file`, one a line, # begins a comment; - is standard input. Each host runs them in their order over one connection, each in a shell of its own, until one fails")
+	flags.StringVar(&f.script, "script", "", "commands from this `file`, one a line, # begins a comment; - is standard input")
 	flags.IntVarP(&f.window, "jobs", "j", 64, "hosts at a time")
 	flags.DurationVar(&f.timeout, "timeout", time.Hour, "how long a command may take")
 	flags.DurationVar(&f.connectTime, "connect-timeout", 15*time.Second, "how long each attempt to connect and log in may take")
-	flags.StringSliceVar(&f.serial, "serial", nil, "begin with so many hosts, and with as many when these are done: `3` or 10%, or several, the last for the rest. Then --max-fail is 0 unless given")
+	flags.StringSliceVar(&f.serial, "serial", nil, "begin with so many hosts, and with as many when these are done: `3`, 10%, or 1,10%; --max-fail is 0 then")
 	flags.StringVar(&f.maxFail, "max-fail", "", "begin no more hosts when more than so many have failed: `3` or 10%")
 	flags.IntVar(&f.retry, "retry", 0, "try a host again so many times, if nothing was sent to it")
 	flags.BoolVarP(&f.gather, "gather", "b", false, "print the same output once, with all hosts that have it")
@@ -78,6 +80,7 @@ func newSSH() *cobra.Command {
 }
 
 func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
+	defer whenInterrupted(cmd.Context())()
 	plan, err := f.plan(cmd, args)
 	if err != nil {
 		return usageError{err}
@@ -94,8 +97,6 @@ func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
 		plan.Output = p.write
 	}
 	plan.Began = p.began
-	defer whenInterrupted(cmd.Context())()
-
 	answers, took := p.run(cmd.Context(), plan)
 	switch {
 	case json:
@@ -174,10 +175,10 @@ func (f *sshFlags) plan(cmd *cobra.Command, args []string) (p fleet.Plan, err er
 		return p, errors.New("--timeout and --connect-timeout must be longer than nothing: take 30s or 5m")
 	}
 	p = fleet.Plan{Window: f.window, Timeout: f.timeout, Connect: f.connectTime, Retries: f.retry, Pty: f.pty}
-	if p.Hosts, err = f.nodes(cmd.InOrStdin(), sets); err != nil {
+	if p.Hosts, err = f.nodes(cmd, sets); err != nil {
 		return p, err
 	}
-	if p.Commands, err = f.commands(cmd.InOrStdin(), words); err != nil {
+	if p.Commands, err = f.commands(cmd, words); err != nil {
 		return p, err
 	}
 	for _, text := range f.serial {
@@ -199,7 +200,7 @@ func (f *sshFlags) plan(cmd *cobra.Command, args []string) (p fleet.Plan, err er
 }
 
 // nodes returns the hosts that are meant.
-func (f *sshFlags) nodes(stdin io.Reader, sets []string) ([]string, error) {
+func (f *sshFlags) nodes(cmd *cobra.Command, sets []string) ([]string, error) {
 	var s nodeset.Set
 	for _, set := range sets {
 		if err := s.Add(set); err != nil {
@@ -207,7 +208,7 @@ func (f *sshFlags) nodes(stdin io.Reader, sets []string) ([]string, error) {
 		}
 	}
 	if f.hosts != "" {
-		text, err := readInput(f.hosts, stdin)
+		text, err := readInput(cmd, f.hosts)
 		if err != nil {
 			return nil, fmt.Errorf("--hosts: %w", err)
 		}
@@ -223,7 +224,7 @@ func (f *sshFlags) nodes(stdin io.Reader, sets []string) ([]string, error) {
 }
 
 // commands returns what is to be run.
-func (f *sshFlags) commands(stdin io.Reader, words []string) (lines []string, err error) {
+func (f *sshFlags) commands(cmd *cobra.Command, words []string) (lines []string, err error) {
 	if f.script == "" {
 		line := strings.Join(words, " ") // as in main of OpenSSH's ssh.c
 		if strings.ContainsRune(line, 0) {
@@ -231,7 +232,7 @@ func (f *sshFlags) commands(stdin io.Reader, words []string) (lines []string, er
 		}
 		return []string{line}, nil
 	}
-	text, err := readInput(f.script, stdin)
+	text, err := readInput(cmd, f.script)
 	if err != nil {
 		return nil, fmt.Errorf("--script: %w", err)
 	}
@@ -250,7 +251,27 @@ func (f *sshFlags) commands(stdin io.Reader, words []string) (lines []string, er
 // mostInput is how much of a list of hosts or commands is read.
 const mostInput = 16 << 20
 
-func readInput(name string, stdin io.Reader) (string, error) {
+// readInput reads a file, or standard input, which may take for ever: then it is
+// left behind.
+func readInput(cmd *cobra.Command, name string) (string, error) {
+	type input struct {
+		text string
+		err  error
+	}
+	done := make(chan input, 1)
+	go func() {
+		text, err := readAll(name, cmd.InOrStdin())
+		done <- input{text, err}
+	}()
+	select {
+	case i := <-done:
+		return i.text, i.err
+	case <-cmd.Context().Done():
+		return "", context.Cause(cmd.Context())
+	}
+}
+
+func readAll(name string, stdin io.Reader) (string, error) {
 	from := stdin
 	if name != "-" {
 		file, err := os.Open(name)
