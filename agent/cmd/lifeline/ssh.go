@@ -45,15 +45,16 @@ func newSSH() *cobra.Command {
 		Use:   "ssh [flags] HOSTS… -- COMMAND…",
 		Short: "Runs a command on many hosts; every host gets an answer within a bound",
 		Long: "Runs a command on many hosts at a time, and says of every one what became of it, within a bound: ok,\n" +
-			"failed, unreachable, timed out or not run. A host that is frozen or gone delays no other. HOSTS are\n" +
-			"names as ssh takes them, in short: web[01-32],db1, node[1-9/2].rack[a,b], web[1-9]!web3; with --hosts\n" +
-			"one set a line from a file. ~/.ssh/config and known_hosts are followed, and nobody is asked for a\n" +
-			"password: use keys or an agent. The words of COMMAND are joined by spaces for the remote shell, as ssh\n" +
-			"does. Commands read no input. With --script each host runs several in their order, over one connection,\n" +
-			"each in a shell of its own, until one fails. Output comes line by line with the host before it, or\n" +
-			"gathered by -b; 16 MiB of each stream are kept for -b and --json. On a terminal, characters that would\n" +
-			"act on it are escaped. Ctrl-C ends the remote commands; a second one ends lifeline at once. Without -t,\n" +
-			"sshd ends no command of root when it is given up.",
+			"failed, unreachable, timed out or not run. A host that is frozen or gone takes one of the -j places, and\n" +
+			"delays no other. HOSTS are names as ssh takes them, in short: web[01-32],db1, node[1-9/2].rack[a,b],\n" +
+			"web[1-9]!web3; with --hosts one set a line from a file. ~/.ssh/config and known_hosts are followed, and\n" +
+			"nobody is asked for a password: use keys or an agent. All hosts behind a jump host share one connection\n" +
+			"to it. The words of COMMAND are joined by spaces for the remote shell, as ssh does. Commands read no\n" +
+			"input. With --script each host runs several in their order, over one connection, each in a shell of\n" +
+			"its own, until one fails. Output comes line by line with the host before it, or gathered by -b; 16 MiB\n" +
+			"of each stream are kept for -b and --json. On a terminal, characters that would act on it are escaped.\n" +
+			"Ctrl-C ends the remote commands; a second one ends lifeline at once. Without -t, sshd ends no command\n" +
+			"of root when it is given up.",
 		Example: "  lifeline ssh web[01-32] -- uptime\n" +
 			"  lifeline ssh web[01-32],db1 -b --diff -- cat /etc/resolv.conf         equal output once, and how others differ\n" +
 			"  lifeline ssh web[01-32] --serial 1,10% --timeout 2m -- systemctl restart app   stops at the first failure\n" +
