@@ -99,7 +99,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCalls(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newLab())
+	root.AddCommand(newCheck(), newCalls(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newSSH(), newLab())
 	return root
 }
 
@@ -136,8 +136,11 @@ func help(cmd *cobra.Command, _ []string) {
 	flags.AddFlagSet(cmd.LocalFlags())
 	flags.AddFlagSet(cmd.InheritedFlags())
 	fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsages())
-	fmt.Fprintf(w, "\nExit codes: 0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look.\n")
+	fmt.Fprintf(w, "\nExit codes: %s.\n", cmp.Or(cmd.Annotations[exitCodes], "0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look"))
 }
+
+// exitCodes is the annotation of a command that has codes of its own.
+const exitCodes = "exit codes"
 
 // version is set by the build, make build; a build by go install has that of the
 // module.
