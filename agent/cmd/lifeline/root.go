@@ -36,8 +36,7 @@ type blindError struct{ error }
 // errFindings asks for exit code 1; what there is to say has been said.
 var errFindings = errors.New("findings")
 
-// exitCode is the exit code of a command that this one ran, and that has said
-// all there is to say.
+// exitCode asks for an exit code of its own; what there is to say has been said.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }

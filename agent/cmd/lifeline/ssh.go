@@ -23,11 +23,6 @@ import (
 // that failed, 3 a host that was unreachable.
 const exitTimedOut = 4
 
-// exitCode is an error that has been told already, and asks for an exit code.
-type exitCode int
-
-func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
-
 // sshFlags are the flags of lifeline ssh as typed.
 type sshFlags struct {
 	way                  wayFlags
