@@ -232,6 +232,8 @@ func (t *tunnel) finish() {
 func (t *tunnel) Close() error {
 	t.once.Do(func() {
 		close(t.gone)
+		t.in.deadline.set(time.Time{}) // no timer outlives it
+		t.out.deadline.set(time.Time{})
 		t.client.crew.start(func() {
 			t.out.turn <- struct{}{} // whose Write returns now
 			t.finish()
@@ -260,13 +262,12 @@ func (t *tunnel) SetReadDeadline(at time.Time) error { return t.set(&t.in.deadli
 func (t *tunnel) SetWriteDeadline(at time.Time) error { return t.set(&t.out.deadline, at) }
 
 func (t *tunnel) set(d *deadline, at time.Time) error {
+	d.set(at)
 	select {
 	case <-t.gone:
-		at = time.Time{} // no timer may outlive it
-		d.set(at)
+		d.set(time.Time{})
 		return t.fail("set", net.ErrClosed)
 	default:
-		d.set(at)
 		return nil
 	}
 }
