@@ -2,6 +2,7 @@ package lifeline_test
 
 import (
 	"fmt"
+	"math"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -52,6 +53,20 @@ func sink(t testing.TB) net.Listener {
 func TestMemory(t *testing.T) {
 	const many, most = 500, 512
 	ln := sink(t)
+	each := int64(math.MaxInt64)
+	for range 3 { // the least: what else is allocated meanwhile counts too
+		each = min(each, wrapped(t, ln, many))
+	}
+	t.Logf("%d bytes for each connection", each)
+	if each > most {
+		t.Errorf("%d bytes for each connection, of %d at most", each, most)
+	}
+}
+
+// wrapped returns the bytes that so many connections take more for being
+// wrapped, each.
+func wrapped(t *testing.T, ln net.Listener, many int) int64 {
+	t.Helper()
 	conns := make([]net.Conn, many)
 	for i := range conns {
 		conns[i] = plain(t, ln)
@@ -67,12 +82,9 @@ func TestMemory(t *testing.T) {
 	for i, conn := range conns {
 		conns[i] = lifeline.Wrap(conn)
 	}
-	each := (int64(heap()) - int64(before)) / many
-	t.Logf("%d bytes for each connection", each)
-	if each > most {
-		t.Errorf("%d bytes for each connection, of %d at most", each, most)
-	}
+	each := (int64(heap()) - int64(before)) / int64(many)
 	runtime.KeepAlive(conns)
+	return each
 }
 
 // How many bytes come through in the same time, in short turns with a connection

@@ -151,6 +151,11 @@ func (s *session) abandon(kill func()) {
 // has ended, with all its output, or the budget is used up.
 func (s *session) stop(polite Signal) {
 	polite = cmp.Or(polite, SIGTERM)
+	for _, stream := range s.streams {
+		if stream.to != nil {
+			stream.to.cut.Store(true)
+		}
+	}
 	late := make(chan struct{})
 	s.abandon(func() {
 		s.signal(polite)

@@ -75,6 +75,7 @@ type gate struct {
 	to    io.Writer
 	slot  chan struct{} // holds one who writes
 	shut  atomic.Bool
+	cut   atomic.Bool  // the command was given up, so the end of its output is not that of the file
 	users atomic.Int32 // streams that have not ended
 }
 
@@ -114,9 +115,10 @@ func (g *gate) write(p []byte) error {
 	return err
 }
 
-// ended ends a pipe when the last of its streams has.
+// ended ends a pipe when the last of its streams has. Who reads the output of a
+// command that was given up is told so by close.
 func (g *gate) ended() {
-	if pipe, ok := g.to.(*io.PipeWriter); ok && g.users.Add(-1) == 0 {
+	if pipe, ok := g.to.(*io.PipeWriter); ok && g.users.Add(-1) == 0 && !g.cut.Load() {
 		_ = pipe.Close()
 	}
 }
