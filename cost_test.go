@@ -2,8 +2,8 @@ package lifeline_test
 
 import (
 	"fmt"
-	"math"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"runtime"
