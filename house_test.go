@@ -34,9 +34,8 @@ var tags = []string{"linux", "darwin", "windows", "unix", "amd64", "arm64", "386
 // dependencies are the modules that are required directly, and why.
 var dependencies = map[string]map[string]string{
 	"go.mod": {
-		"github.com/skeema/knownhosts": "which host key algorithms to ask a server for, and wildcards as OpenSSH has them, which x/crypto's knownhosts lacks",
-		"golang.org/x/crypto":          "the SSH protocol, unforked; v0.58 is the first whose connection no flood on one channel can block, and it asks for Go 1.26",
-		"golang.org/x/sys":             "TCP_INFO and socket options on every architecture; the version that x/crypto asks for",
+		"golang.org/x/crypto": "the SSH protocol, unforked; v0.58 is the first whose connection no flood on one channel can block, and it asks for Go 1.26",
+		"golang.org/x/sys":    "TCP_INFO and socket options on every architecture; the version that x/crypto asks for",
 	},
 	"agent/go.mod": {
 		module:                            "the library",

@@ -42,9 +42,10 @@ const (
 var layers = []layer{
 	{".", library, []string{"bound", "internal/sockopt", "internal/tcpinfo"}, "the front door of the library"},
 	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
-	{"ssh", library, []string{".", "bound", "github.com/skeema/knownhosts", xcrypto, xsys}, "an SSH client whose every call returns"},
-	{"ssh/sshconf", library, []string{".", "ssh", xcrypto, xsys}, "connects to a name as OpenSSH would"},
+	{"ssh", library, []string{".", "bound", "internal/knownhosts", xcrypto, xsys}, "an SSH client whose every call returns"},
+	{"ssh/sshconf", library, []string{".", "ssh", "internal/knownhosts", xcrypto}, "connects to a name as OpenSSH would"},
 	{"ssh/sftp", library, []string{"ssh", xcrypto}, "copies files over it; of the keys of x/crypto only tests know"},
+	{"internal/knownhosts", library, []string{xcrypto, xsys}, "reads and writes known_hosts as OpenSSH does"},
 	{"internal/sockopt", library, []string{xsys}, "options of TCP sockets that package net has no method for"},
 	{"internal/tcpinfo", library, []string{xsys}, "how the peer of a TCP connection answers"},
 	{"internal/leakcheck", support, nil, "fails a test binary that leaves something open"},

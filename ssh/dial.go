@@ -253,8 +253,8 @@ func (g *greeting) clientConfig(host string) (*xssh.ClientConfig, error) {
 		if len(c.HostKeyAlgorithms) == 0 {
 			c.HostKeyAlgorithms = algorithms
 		}
-		g.config.HostKey = func(host string, remote net.Addr, key xssh.PublicKey) error {
-			return g.config.KnownHosts.check(known, host, remote, key, g.wire.dead)
+		g.config.HostKey = func(_ string, _ net.Addr, key xssh.PublicKey) error {
+			return g.config.KnownHosts.check(known, key, g.wire.dead)
 		}
 	}
 	if banner := g.config.Banner; banner != nil {

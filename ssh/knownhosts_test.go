@@ -36,7 +36,7 @@ func line(hosts string, key xssh.PublicKey) string {
 func TestKnownHosts(t *testing.T) {
 	t.Parallel()
 	known, other := hostKey.PublicKey(), otherKey.PublicKey()
-	certificate := certify(t, known, xssh.HostCert, "faulty")
+	certificate, old := certify(t, known, xssh.HostCert, "faulty"), certify(t, known, xssh.HostCert, "the name before")
 	for name, row := range map[string]struct {
 		file   string
 		server xssh.Signer // nil is hostKey
@@ -57,7 +57,12 @@ func TestKnownHosts(t *testing.T) {
 		"new, no file":              {accept: true, added: 1},
 		"certificate":               {file: line("@cert-authority *", other), server: certificate},
 		"certificate, of another":   {file: line("@cert-authority elsewhere", other), server: certificate, is: ssh.ErrHostKey},
-		"a line that is none":       {file: line("faulty", known) + "faulty ssh-ed25519 nonsense\n", is: ssh.ErrHostKey},
+		"a line that is none":       {file: line("faulty", known) + "faulty ssh-ed25519 nonsense\n"},
+		"only lines that are none":  {file: "faulty ssh-ed25519 nonsense\n", is: ssh.ErrHostKeyUnknown},
+		"perhaps it is revoked":     {file: line("faulty", known) + "@revoked f* ssh-ed25519 nonsense\n", accept: true, is: ssh.ErrHostKey},
+		"perhaps another is":        {file: line("faulty", known) + "@revoked another ssh-ed25519 nonsense\n"},
+		"in capitals":               {file: line("FAULTY", known)},
+		"certificate, other name":   {file: line("@cert-authority *", other), server: old, is: ssh.ErrHostKey},
 		"a comment, and empty ones": {file: "# hosts\n\n" + line("faulty", known)},
 	} {
 		for _, hash := range []bool{false, true} {

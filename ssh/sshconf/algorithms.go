@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lifeline-go/lifeline/internal/knownhosts"
 	xssh "golang.org/x/crypto/ssh"
 )
 
@@ -58,7 +59,7 @@ func choose(text string, usual, weak []string) (chosen, without []string) {
 			without = append(without, name)
 		}
 	}
-	rest := slices.DeleteFunc(slices.Clone(usual), func(name string) bool { return matchesAny(named, name) })
+	rest := slices.DeleteFunc(slices.Clone(usual), func(name string) bool { return knownhosts.MatchesAny(named, name) })
 	switch mode {
 	case '+':
 		return append(slices.Clone(usual), slices.DeleteFunc(named, func(name string) bool { return slices.Contains(usual, name) })...), without

@@ -158,6 +158,11 @@ func (h *Host) dial(ctx context.Context, login Login, config ssh.Config, before 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", h.Alias, ssh.ErrHostKey, err)
 	}
+	if login.Warn != nil {
+		for _, warning := range check.warnings() {
+			login.Warn(warning)
+		}
+	}
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel() // when the connection is made or has failed, nobody is asked any more
 	config.HostKey, config.HostKeyAlgorithms = check.callback(asking), check.algorithms

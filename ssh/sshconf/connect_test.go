@@ -79,6 +79,12 @@ func TestHostKeys(t *testing.T) {
 	if _, err := says(t, host(sshconf.Insecure), sshconf.Login{}); !errors.Is(err, sshconf.ErrRevoked) || !strings.Contains(err.Error(), d.knownHosts()+":1") {
 		t.Error(err)
 	}
+	var warned []sshconf.Warning
+	write(t, d.knownHosts(), name+" ssh-ed25519 AAAA\n")
+	_, err = says(t, host(sshconf.Strict), sshconf.Login{Warn: func(w sshconf.Warning) { warned = append(warned, w) }})
+	if !errors.Is(err, sshconf.ErrUnknown) || len(warned) != 1 || !strings.HasPrefix(warned[0].String(), d.knownHosts()+":1: ") {
+		t.Errorf("%v, and %v", err, warned)
+	}
 	write(t, d.knownHosts(), "")
 	for _, policy := range []sshconf.HostKeyPolicy{sshconf.Strict, sshconf.Ask} {
 		if _, err := says(t, host(policy), sshconf.Login{}); !errors.Is(err, sshconf.ErrUnknown) || !strings.Contains(err.Error(), "accept-new") {

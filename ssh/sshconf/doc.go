@@ -22,7 +22,10 @@
 //
 // A host of which any key is known, and which shows another, has changed, also
 // when the new key is of another kind. The key of a new host that cannot be
-// written to known_hosts is not accepted by accept-new. Names with characters that a shell would
-// act on are refused before anything else, and so is every token with them in a
-// ProxyCommand (CVE-2023-51385), whichever way they came there.
+// written to known_hosts is not accepted by accept-new. A line of known_hosts that
+// makes no sense and may be there to revoke a key fails the hosts that it names,
+// or all where that cannot be told; others are left out, and [Login].Warn is told.
+// Names with characters that a shell would act on are refused before anything
+// else, and so is every token with them in a ProxyCommand (CVE-2023-51385),
+// whichever way they came there.
 package sshconf

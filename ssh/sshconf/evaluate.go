@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/lifeline-go/lifeline/internal/knownhosts"
 )
 
 // values are the words of the directives that apply to a host.
@@ -93,7 +95,7 @@ func (e *evaluation) host(s statement) bool {
 		e.warn(s.at, "Host needs a pattern, so the lines below it are left out")
 		return false
 	}
-	return matchesAny(s.list, e.given.host)
+	return knownhosts.MatchesAny(s.list, e.given.host)
 }
 
 func (e *evaluation) match(s statement) bool {
@@ -126,7 +128,7 @@ func (e *evaluation) match(s statement) bool {
 func (e *evaluation) take(s statement, active bool) {
 	name, d := s.name, s.directive
 	if !s.known {
-		if !matchesAny(lower(strings.Split(e.values.one("ignoreunknown"), ",")), s.keyword) {
+		if !knownhosts.MatchesAny(lower(strings.Split(e.values.one("ignoreunknown"), ",")), s.keyword) {
 			e.warn(s.at, "unknown directive %q", s.keyword)
 		}
 		return
@@ -154,7 +156,7 @@ func (e *evaluation) take(s statement, active bool) {
 	case d.shape == more || d.shape == all:
 		for _, v := range s.list {
 			if unwanted, ok := strings.CutPrefix(v, "-"); ok && d.shape == all {
-				e.values[name] = slices.DeleteFunc(e.values[name], func(have string) bool { return matches(unwanted, have) })
+				e.values[name] = slices.DeleteFunc(e.values[name], func(have string) bool { return knownhosts.Matches(unwanted, have) })
 				continue
 			}
 			if !slices.Contains(e.values[name], v) {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/lifeline-go/lifeline/internal/knownhosts"
 )
 
 // HostKeyPolicy is what becomes of a host key that is not known, as
@@ -82,7 +84,7 @@ func (h *Host) Address() string { return net.JoinHostPort(h.Name, strconv.Itoa(h
 func (h *Host) Env(environ []string) (env []string) {
 	for _, variable := range environ {
 		name, _, _ := strings.Cut(variable, "=")
-		if slices.ContainsFunc(h.SendEnv, func(pattern string) bool { return matches(pattern, name) }) {
+		if slices.ContainsFunc(h.SendEnv, func(pattern string) bool { return knownhosts.Matches(pattern, name) }) {
 			env = append(env, variable)
 		}
 	}

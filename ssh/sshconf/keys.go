@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/lifeline-go/lifeline/internal/knownhosts"
 	"github.com/lifeline-go/lifeline/ssh"
 	xssh "golang.org/x/crypto/ssh"
 )
@@ -18,7 +19,7 @@ import (
 // is that of package ssh.
 var ErrPassphrase = ssh.ErrPassphrase
 
-const largestKey = 1 << 20
+const largestKey = 1 << 20 // of a file with a key, in bytes
 
 // A fileKey is an identity file. It is shown to the server by its public half;
 // the passphrase is asked for when the server has said that it would do.
@@ -36,7 +37,7 @@ type fileKey struct {
 // readKey reads an identity file, and what lies beside it.
 func readKey(path string) (*fileKey, error) {
 	k := &fileKey{path: path}
-	text, err := readAtMost(path, largestKey)
+	text, err := readSmall(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if k.public, _ = readPublic(path + ".pub"); k.public != nil {
 			return k, nil
@@ -68,8 +69,22 @@ func readKey(path string) (*fileKey, error) {
 	return k, nil
 }
 
+// readSmall reads a file with a key.
+func readSmall(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, largestKey+1))
+	if err == nil && len(text) > largestKey {
+		err = fmt.Errorf("%s is larger than %d MiB", name, largestKey>>20)
+	}
+	return text, err
+}
+
 func readPublic(path string) (xssh.PublicKey, error) {
-	text, err := readAtMost(path, largestKey)
+	text, err := readSmall(path)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +124,7 @@ func (k *fileKey) open() (xssh.Signer, error) {
 		if err != nil {
 			continue // x/crypto tells a wrong one in several ways
 		}
-		if k.public != nil && !sameKey(signer.PublicKey(), plain(k.public)) {
+		if k.public != nil && !knownhosts.Same(signer.PublicKey(), knownhosts.Plain(k.public)) {
 			return nil, fmt.Errorf("%s is not the private half of %s.pub", k.path, k.path)
 		}
 		k.signer = signer
@@ -164,7 +179,7 @@ func (r *keyring) signers(ctx context.Context) []xssh.Signer {
 	}
 	var chosen, others, alone []xssh.Signer
 	for _, f := range files {
-		if at := slices.IndexFunc(held, func(k *agentKey) bool { return f.public != nil && sameKey(k.public, f.public) }); at >= 0 {
+		if at := slices.IndexFunc(held, func(k *agentKey) bool { return f.public != nil && knownhosts.Same(k.public, f.public) }); at >= 0 {
 			if f.text != nil {
 				held[at].file = f
 			}
@@ -253,7 +268,7 @@ func (r *keyring) certified(keys []xssh.Signer) (signers []xssh.Signer) {
 			continue
 		}
 		for _, key := range keys {
-			if key.PublicKey() == nil || !sameKey(key.PublicKey(), certificate.Key) {
+			if key.PublicKey() == nil || !knownhosts.Same(key.PublicKey(), certificate.Key) {
 				continue
 			}
 			if signer, err := xssh.NewCertSigner(certificate, key); err == nil {

@@ -34,6 +34,10 @@ type Login struct {
 	// StrictHostKeyChecking is ask. To accept it, and have it written to
 	// known_hosts, return nil. A changed or revoked key is never asked about.
 	AcceptHostKey func(ctx context.Context, e *HostKeyError) error
+	// Warn is told of lines in known_hosts that could be for a host on the way and
+	// make no sense, before the host is connected to. It must not block. Nil means
+	// that only the error tells when the host is not known.
+	Warn func(Warning)
 
 	// AgentTimeout bounds each request to the ssh-agent. Zero means 5 s for its
 	// list of keys, and 20 s for a signature, for which a key may have to be

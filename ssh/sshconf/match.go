@@ -4,47 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/lifeline-go/lifeline/internal/knownhosts"
 )
-
-// matches reports whether all of text fits a pattern, in which * stands for any
-// characters and ? for one. It takes no more than the product of their lengths.
-func matches(pattern, text string) bool {
-	star, mark := -1, 0
-	i, j := 0, 0
-	for j < len(text) {
-		switch {
-		case i < len(pattern) && pattern[i] == '*':
-			star, mark = i, j
-			i++
-		case i < len(pattern) && (pattern[i] == '?' || pattern[i] == text[j]):
-			i++
-			j++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[i:], "*") == ""
-}
-
-// matchesAny reports whether text fits one of the patterns and none of those that
-// begin with an exclamation mark.
-func matchesAny(patterns []string, text string) bool {
-	found := false
-	for _, pattern := range patterns {
-		wanted, negated := strings.CutPrefix(pattern, "!")
-		if !matches(wanted, text) {
-			continue
-		}
-		if negated {
-			return false
-		}
-		found = true
-	}
-	return found
-}
 
 // question is what Match asks: who connects to what.
 type question struct {
@@ -97,15 +59,15 @@ func matchLine(list []string, q question) (a answer) {
 		patterns := strings.Split(value, ",")
 		switch name {
 		case "host":
-			fits = matchesAny(lower(patterns), strings.ToLower(q.host))
+			fits = knownhosts.MatchesAny(lower(patterns), strings.ToLower(q.host))
 		case "originalhost":
-			fits = matchesAny(lower(patterns), strings.ToLower(q.original))
+			fits = knownhosts.MatchesAny(lower(patterns), strings.ToLower(q.original))
 		case "user":
-			fits = matchesAny(patterns, q.user)
+			fits = knownhosts.MatchesAny(patterns, q.user)
 		case "localuser":
-			fits = matchesAny(patterns, q.local)
+			fits = knownhosts.MatchesAny(patterns, q.local)
 		case "tagged":
-			fits = matchesAny(patterns, q.tag)
+			fits = knownhosts.MatchesAny(patterns, q.tag)
 		case "exec", "localnetwork", "sessiontype", "command", "version":
 			a.notFollow = name
 			continue

@@ -1,4 +1,4 @@
-package sshconf
+package knownhosts
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package sshconf
+package knownhosts
 
 import (
 	"context"
@@ -18,57 +18,50 @@ const (
 	lockPatience = 10 * time.Second      // for somebody else who has it locked
 )
 
-// remember writes the key of a new host to the first of the user's files: one
-// line, in one write, at the end, so that nobody who writes there without the
-// lock, as OpenSSH does, loses a line, and nobody reads half of one. If the host
-// has become known since, that counts.
-func (h *Host) remember(ctx context.Context, key xssh.PublicKey) (err error) {
-	if len(h.KnownHosts) == 0 {
-		return nil // UserKnownHostsFile none
-	}
-	name := h.KnownHosts[0]
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	file, err := openLocked(ctx, name)
+// Remember writes the key of a new host to a file, which is one of those that
+// [Lookup] read: one line, in one write, at the end, so that nobody who writes
+// there without the lock, as OpenSSH does, loses a line, and nobody reads half
+// of one. If the files have come to know the host since, nothing is written, and
+// the verdict is theirs; else it is OK. It waits for others who have the file
+// locked until the context ends, and no more than 10 s.
+func (k *Known) Remember(ctx context.Context, file string, key xssh.PublicKey, hash bool) (v Verdict, err error) {
+	line, err := k.host.line(key, hash)
 	if err != nil {
-		return fmt.Errorf("writing the key of a new host: %w", err)
+		return Verdict{}, err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }() // which ends the lock too
-	now, err := h.known()
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return Verdict{}, err
+	}
+	locked, err := openLocked(ctx, file)
 	if err != nil {
-		return err
+		return Verdict{}, fmt.Errorf("writing the key of a new host: %w", err)
 	}
-	if err := now.judge(h.identity(), key); !errors.Is(err, ErrUnknown) {
-		return err
-	}
-	line, err := h.knownLine(key)
+	defer func() { err = errors.Join(err, locked.Close()) }() // which ends the lock too
+	now, err := Lookup(k.host, k.files...)
 	if err != nil {
-		return err
+		return Verdict{}, err
 	}
-	if open, err := endsOpen(file); err != nil {
-		return err
+	if v := now.Judge(key); v.Kind != Unknown {
+		return v, nil
+	}
+	if open, err := endsOpen(locked); err != nil {
+		return Verdict{}, err
 	} else if open {
 		line = "\n" + line
 	}
-	_, err = file.WriteString(line)
-	return err
+	_, err = locked.WriteString(line)
+	return Verdict{}, err
 }
 
-// known reads all files of known hosts.
-func (h *Host) known() (known, error) {
-	return readKnown(append(append([]string(nil), h.KnownHosts...), h.GlobalHosts...))
-}
-
-func (h *Host) knownLine(key xssh.PublicKey) (string, error) {
-	name := strings.ToLower(h.identity().name)
-	if strings.ContainsAny(name, " \t\r\n,#*?!|@") {
+func (h Host) line(key xssh.PublicKey, hash bool) (string, error) {
+	name := strings.ToLower(h.Name)
+	if name == "" || strings.ContainsAny(name, " \t\r\n,#*?!|@") {
 		return "", fmt.Errorf("the name %q cannot be written to known_hosts", name)
 	}
-	if h.HashKnownHosts {
+	if hash {
 		name = knownhosts.HashHostname(name)
 	}
-	return name + " " + string(xssh.MarshalAuthorizedKey(plain(key))), nil
+	return name + " " + string(xssh.MarshalAuthorizedKey(Plain(key))), nil
 }
 
 // openLocked opens a file to add to it and locks it. While it waited for the

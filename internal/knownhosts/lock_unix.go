@@ -1,6 +1,6 @@
 //go:build unix
 
-package ssh
+package knownhosts
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock locks a file against others who do, until it is closed, and does not
-// wait for them.
+// tryLock locks a file against others who do, until it is closed. It does not
+// wait.
 func tryLock(file *os.File) (bool, error) {
 	err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
