@@ -21,6 +21,7 @@ import (
 // fleet is a host with a client, and one with an sshd.
 type fleet struct {
 	near, far *Host
+	keys      *SSHKeys
 	config    ssh.Config
 }
 
@@ -33,9 +34,9 @@ func newFleet(t *testing.T) *fleet {
 	}
 	f := &fleet{}
 	f.near, f.far = hosts(t, "10.77.1.1/24", "10.77.1.2/24")
-	keys := f.far.lab.SSHKeys()
-	f.far.SSHD(server, keys)
-	f.config = impatient(keys)
+	f.keys = f.far.lab.SSHKeys()
+	f.far.SSHD(server, f.keys)
+	f.config = impatient(f.keys)
 	f.await(t)
 	return f
 }
@@ -119,18 +120,27 @@ var losses = map[string]func(f *fleet){
 	"stopped": func(f *fleet) { f.far.Signal(unix.SIGSTOP) },
 }
 
+// eachLoss calls f with each server, as a test for each way to lose it.
+func eachLoss(t *testing.T, f func(t *testing.T, f *fleet, lose func())) {
+	for program, build := range map[string]func(*testing.T) *fleet{"OpenSSH": newFleet, "dropbear": newDropbear} {
+		for name, lose := range losses {
+			t.Run(program+" "+name, func(t *testing.T) {
+				t.Parallel()
+				fleet := build(t)
+				f(t, fleet, func() { lose(fleet) })
+			})
+		}
+	}
+}
+
 func TestSSHLostBeforeDial(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			lose(f)
-			began := time.Now()
-			_, err := f.dial(t, f.config)
-			returned(t, err, began, 2*time.Second, context.DeadlineExceeded, ssh.Connect, ssh.Handshake)
-		})
-	}
+	eachLoss(t, func(t *testing.T, f *fleet, lose func()) {
+		lose()
+		began := time.Now()
+		_, err := f.dial(t, f.config)
+		returned(t, err, began, 2*time.Second, context.DeadlineExceeded, ssh.Connect, ssh.Handshake)
+	})
 }
 
 // The server is lost at any time of the dial.
@@ -164,49 +174,41 @@ func TestSSHLostInDial(t *testing.T) {
 
 func TestSSHLostIdle(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			client := f.connect(t)
-			lose(f)
-			lost := time.Now()
-			<-client.Done()
-			returned(t, client.Err(), lost, client.Bound().Silence, ssh.ErrSilent, ssh.Idle)
-		})
-	}
+	eachLoss(t, func(t *testing.T, f *fleet, lose func()) {
+		client := f.connect(t)
+		lose()
+		lost := time.Now()
+		<-client.Done()
+		returned(t, client.Err(), lost, client.Bound().Silence, ssh.ErrSilent, ssh.Idle)
+	})
 }
 
 // The server is lost while commands run that say nothing, say much, and are
 // told much.
 func TestSSHLostWhileCommandsRun(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			client := f.connect(t)
-			ended := make(chan error, 3)
-			for _, line := range []string{"sleep 1000", "cat /dev/zero", "cat >/dev/null"} {
-				cmd := client.Command(line)
-				if strings.HasSuffix(line, "null") {
-					cmd.Stdin = zeros{}
-				}
-				if err := cmd.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				go func() { ended <- cmd.Wait(context.Background()) }()
+	eachLoss(t, func(t *testing.T, f *fleet, lose func()) {
+		client := f.connect(t)
+		ended := make(chan error, 3)
+		for _, line := range []string{"sleep 1000", "cat /dev/zero", "cat >/dev/null"} {
+			cmd := client.Command(line)
+			if strings.HasSuffix(line, "null") {
+				cmd.Stdin = zeros{}
 			}
-			time.Sleep(300 * time.Millisecond)
-			lose(f)
-			lost := time.Now()
-			for range cap(ended) {
-				returned(t, <-ended, lost, client.Bound().Silence, ssh.ErrSilent, ssh.Run)
+			if err := cmd.Start(t.Context()); err != nil {
+				t.Fatal(err)
 			}
-			err := client.Command("true").Run(t.Context())
-			returned(t, err, time.Now(), 0, ssh.ErrSilent, ssh.Open)
-		})
-	}
+			go func() { ended <- cmd.Wait(context.Background()) }()
+		}
+		time.Sleep(300 * time.Millisecond)
+		lose()
+		lost := time.Now()
+		for range cap(ended) {
+			returned(t, <-ended, lost, client.Bound().Silence, ssh.ErrSilent, ssh.Run)
+		}
+		err := client.Command("true").Run(t.Context())
+		returned(t, err, time.Now(), 0, ssh.ErrSilent, ssh.Open)
+	})
 }
 
 type zeros struct{}
