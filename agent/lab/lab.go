@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	namespaces = "/run/netns/"
-	prefix     = "lifeline-"
+	namespaces  = "/run/netns/"
+	directories = "/run/"
+	prefix      = "lifeline-"
 )
 
 // T is who hears that something could not be built: a testing.TB, or a program
@@ -41,6 +42,7 @@ type Lab struct {
 	t     T
 	name  string // prefix of the names of its namespaces
 	room  *Host  // where the switches stand; nil until there is a wire
+	dir   string // of Dir; empty until there is one
 	wires int
 }
 
@@ -98,11 +100,19 @@ func (l *Lab) ip(h *Host, args ...string) {
 	}
 }
 
-// removeLeftovers removes the namespaces of labs whose process is gone. A
-// process of another PID namespace looks gone too; labs that share /run/netns
-// must share that.
+// removeLeftovers removes the namespaces and directories of labs whose process
+// is gone. A process of another PID namespace looks gone too; labs that share
+// /run/netns must share that.
 func removeLeftovers() error {
-	entries, err := os.ReadDir(namespaces)
+	if err := leftovers(namespaces, remove); err != nil {
+		return err
+	}
+	return leftovers(directories, func(name string) error { return os.RemoveAll(directories + name) })
+}
+
+// leftovers calls remove for what is in a directory and of a dead process.
+func leftovers(in string, remove func(name string) error) error {
+	entries, err := os.ReadDir(in)
 	if os.IsNotExist(err) {
 		return nil
 	}
@@ -127,13 +137,9 @@ func removeLeftovers() error {
 // removes it. One that is gone already is none to complain about: another test
 // binary may clean up at the same time.
 func remove(netns string) error {
-	pids, err := exec.Command("ip", "netns", "pids", netns).Output()
-	if err == nil {
-		for _, field := range strings.Fields(string(pids)) {
-			if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
-		}
+	pids, _ := processes(netns) // an error says that it is gone
+	for _, pid := range pids {
+		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 	out, err := exec.Command("ip", "netns", "del", netns).CombinedOutput()
 	if _, gone := os.Lstat(namespaces + netns); err != nil && !os.IsNotExist(gone) {

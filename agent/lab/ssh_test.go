@@ -3,14 +3,8 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +21,7 @@ import (
 // fleet is a host with a client, and one with an sshd.
 type fleet struct {
 	near, far *Host
+	keys      *SSHKeys
 	config    ssh.Config
 }
 
@@ -34,65 +29,40 @@ const server = "10.77.1.2:22"
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
-	_, err := os.Stat("/usr/sbin/sshd")
-	need.Feature(t, "sshd", err)
-	keygen := need.Program(t, "ssh-keygen")
+	for _, name := range SSHPrograms {
+		need.Program(t, name)
+	}
 	f := &fleet{}
 	f.near, f.far = hosts(t, "10.77.1.1/24", "10.77.1.2/24")
-	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // where sshd separates privileges
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	keys := make(map[string]xssh.Signer)
-	for _, name := range []string{"host", "user"} {
-		if out, err := exec.Command(keygen, "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, name)).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		text, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if keys[name], err = xssh.ParsePrivateKey(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	config := strings.Join([]string{"HostKey " + filepath.Join(dir, "host"), "AuthorizedKeysFile " + filepath.Join(dir, "user.pub"), "ListenAddress " + server,
-		"PidFile none", "StrictModes no", "PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "SetEnv SHLVL=5", ""}, "\n")
-	if err := os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	sshd := f.far.Command("/usr/sbin/sshd", "-D", "-e", "-f", filepath.Join(dir, "config"))
-	var log bytes.Buffer
-	sshd.Stderr = &log
-	if err := sshd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		f.signal(unix.SIGKILL)
-		_ = sshd.Wait()
-		if t.Failed() {
-			t.Logf("sshd: %s", log.Bytes())
-		}
-	})
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.config = ssh.Config{
-		User: me.Username, Auth: []xssh.AuthMethod{xssh.PublicKeys(keys["user"])}, HostKey: xssh.FixedHostKey(keys["host"].PublicKey()),
+	f.keys = f.far.lab.SSHKeys()
+	f.far.SSHD(server, f.keys)
+	f.config = impatient(f.keys)
+	f.await(t)
+	return f
+}
+
+// impatient gives up early, so that tests are short.
+func impatient(keys *SSHKeys) ssh.Config {
+	return ssh.Config{
+		User: keys.Login, Auth: []xssh.AuthMethod{xssh.PublicKeys(keys.User)}, HostKey: xssh.FixedHostKey(keys.Host.PublicKey()),
 		Liveness: ssh.Liveness{Silence: 3 * time.Second},
 		Budgets:  ssh.Budgets{Connect: 2 * time.Second, Handshake: 2 * time.Second, Authentication: 3 * time.Second},
 	}
+}
+
+// await waits until the server answers from here.
+func (f *fleet) await(t *testing.T) {
+	t.Helper()
 	patient := f.config
 	patient.Budgets = ssh.Budgets{}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		client, err := f.dial(t, patient)
 		if err == nil {
 			_ = client.Close()
-			return f
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("sshd does not answer: %v", err)
+			t.Fatalf("the server does not answer: %v", err)
 		}
 	}
 }
@@ -115,16 +85,6 @@ func (f *fleet) connect(t *testing.T) *ssh.Client {
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return client
-}
-
-// signal sends a signal to every process of the far host.
-func (f *fleet) signal(s unix.Signal) {
-	pids, _ := exec.Command("ip", "netns", "pids", f.far.netns).Output()
-	for _, field := range strings.Fields(string(pids)) {
-		if pid, err := strconv.Atoi(field); err == nil && pid > 1 && pid != os.Getpid() {
-			_ = unix.Kill(pid, s)
-		}
-	}
 }
 
 // returned checks what a call returned, and when, counted from the fault.
@@ -157,21 +117,30 @@ func join(phases []ssh.Phase) (all string) {
 // goes on to acknowledge.
 var losses = map[string]func(f *fleet){
 	"cut off": func(f *fleet) { f.far.Unplug() },
-	"stopped": func(f *fleet) { f.signal(unix.SIGSTOP) },
+	"stopped": func(f *fleet) { f.far.Signal(unix.SIGSTOP) },
+}
+
+// eachLoss calls f with each server, as a test for each way to lose it.
+func eachLoss(t *testing.T, f func(t *testing.T, f *fleet, lose func())) {
+	for program, build := range map[string]func(*testing.T) *fleet{"OpenSSH": newFleet, "dropbear": newDropbear} {
+		for name, lose := range losses {
+			t.Run(program+" "+name, func(t *testing.T) {
+				t.Parallel()
+				fleet := build(t)
+				f(t, fleet, func() { lose(fleet) })
+			})
+		}
+	}
 }
 
 func TestSSHLostBeforeDial(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			lose(f)
-			began := time.Now()
-			_, err := f.dial(t, f.config)
-			returned(t, err, began, 2*time.Second, context.DeadlineExceeded, ssh.Connect, ssh.Handshake)
-		})
-	}
+	eachLoss(t, func(t *testing.T, f *fleet, lose func()) {
+		lose()
+		began := time.Now()
+		_, err := f.dial(t, f.config)
+		returned(t, err, began, 2*time.Second, context.DeadlineExceeded, ssh.Connect, ssh.Handshake)
+	})
 }
 
 // The server is lost at any time of the dial.
@@ -205,49 +174,41 @@ func TestSSHLostInDial(t *testing.T) {
 
 func TestSSHLostIdle(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			client := f.connect(t)
-			lose(f)
-			lost := time.Now()
-			<-client.Done()
-			returned(t, client.Err(), lost, client.Bound().Silence, ssh.ErrSilent, ssh.Idle)
-		})
-	}
+	eachLoss(t, func(t *testing.T, f *fleet, lose func()) {
+		client := f.connect(t)
+		lose()
+		lost := time.Now()
+		<-client.Done()
+		returned(t, client.Err(), lost, client.Bound().Silence, ssh.ErrSilent, ssh.Idle)
+	})
 }
 
 // The server is lost while commands run that say nothing, say much, and are
 // told much.
 func TestSSHLostWhileCommandsRun(t *testing.T) {
 	t.Parallel()
-	for name, lose := range losses {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t)
-			client := f.connect(t)
-			ended := make(chan error, 3)
-			for _, line := range []string{"sleep 1000", "cat /dev/zero", "cat >/dev/null"} {
-				cmd := client.Command(line)
-				if strings.HasSuffix(line, "null") {
-					cmd.Stdin = zeros{}
-				}
-				if err := cmd.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				go func() { ended <- cmd.Wait(context.Background()) }()
+	eachLoss(t, func(t *testing.T, f *fleet, lose func()) {
+		client := f.connect(t)
+		ended := make(chan error, 3)
+		for _, line := range []string{"sleep 1000", "cat /dev/zero", "cat >/dev/null"} {
+			cmd := client.Command(line)
+			if strings.HasSuffix(line, "null") {
+				cmd.Stdin = zeros{}
 			}
-			time.Sleep(300 * time.Millisecond)
-			lose(f)
-			lost := time.Now()
-			for range cap(ended) {
-				returned(t, <-ended, lost, client.Bound().Silence, ssh.ErrSilent, ssh.Run)
+			if err := cmd.Start(t.Context()); err != nil {
+				t.Fatal(err)
 			}
-			err := client.Command("true").Run(t.Context())
-			returned(t, err, time.Now(), 0, ssh.ErrSilent, ssh.Open)
-		})
-	}
+			go func() { ended <- cmd.Wait(context.Background()) }()
+		}
+		time.Sleep(300 * time.Millisecond)
+		lose()
+		lost := time.Now()
+		for range cap(ended) {
+			returned(t, <-ended, lost, client.Bound().Silence, ssh.ErrSilent, ssh.Run)
+		}
+		err := client.Command("true").Run(t.Context())
+		returned(t, err, time.Now(), 0, ssh.ErrSilent, ssh.Open)
+	})
 }
 
 type zeros struct{}
@@ -272,9 +233,9 @@ func TestSSHOutlivesAPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { ended <- cmd.Wait(context.Background()) }()
-	f.signal(unix.SIGSTOP)
+	f.far.Signal(unix.SIGSTOP)
 	time.Sleep(5 * time.Second)
-	f.signal(unix.SIGCONT)
+	f.far.Signal(unix.SIGCONT)
 	if err := <-ended; err != nil || string(out.Bytes()) != "done\n" {
 		t.Errorf("%q, %v", out.Bytes(), err)
 	}
@@ -294,7 +255,7 @@ func TestSSHServerKilled(t *testing.T) {
 	for len(out.Bytes()) == 0 && client.Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
-	f.signal(unix.SIGKILL)
+	f.far.Signal(unix.SIGKILL)
 	killed := time.Now()
 	err := cmd.Wait(t.Context())
 	returned(t, err, killed, client.Bound().Silence, ssh.ErrDisconnected, ssh.Run)

@@ -48,11 +48,12 @@ func newLab() *cobra.Command {
 		Use:   "lab",
 		Short: "Replays a story with real parts, with and without Lifeline, and prints both times",
 		Example: "  lifeline lab silence           a node dies that forwarded 4,224 WebSockets: who learns when\n" +
-			"  lifeline lab silence --quick   without waiting for what has nothing but Go",
+			"  lifeline lab silence --quick   without waiting for what has nothing but Go\n" +
+			"  lifeline lab calls             hosts reboot, freeze and refuse under SSH calls: who blocks for how long",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newLabSilence(), newLabServer(), newLabClients(), newLabLeashed())
+	cmd.AddCommand(newLabSilence(), newLabCalls(), newLabManager(), newLabServer(), newLabClients(), newLabLeashed())
 	return cmd
 }
 
@@ -336,11 +337,16 @@ func labRows(runs []*labRun) (rows []show.LabRun) {
 // leashed returns a command that is this program with these arguments, and that
 // ends when its standard input does.
 func leashed(args ...string) *exec.Cmd {
-	self, err := os.Executable()
+	return self(append([]string{"lab", "leashed", "--"}, args...)...)
+}
+
+// self returns a command that is this program with these arguments.
+func self(args ...string) *exec.Cmd {
+	path, err := os.Executable()
 	if err != nil {
-		self = "/proc/self/exe"
+		path = "/proc/self/exe"
 	}
-	cmd := exec.Command(self, append([]string{"lab", "leashed", "--"}, args...)...)
+	cmd := exec.Command(path, args...)
 	cmd.Args[0] = "lifeline"
 	return cmd
 }
