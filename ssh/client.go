@@ -39,6 +39,7 @@ type Client struct {
 	liveness  Liveness
 	maxOutput int
 	crew      crew
+	listeners listeners
 	abandoned atomic.Int64 // calls and channels that were given up and have not ended
 }
 
@@ -59,7 +60,7 @@ func (c *Client) start(channels <-chan xssh.NewChannel, requests <-chan *xssh.Re
 		})
 	})
 	c.crew.start(func() { answerRequests(requests) })
-	c.crew.start(func() { rejectChannels(channels) })
+	c.crew.start(func() { c.acceptChannels(channels) })
 }
 
 // askAlive sends one keepalive at a time and waits for its answer for as long

@@ -1,0 +1,6 @@
+//go:build unix
+
+package sftp
+
+func localName(string) bool { return true }
+func localLink(string) bool { return true }
