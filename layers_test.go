@@ -79,7 +79,7 @@ var layers = []layer{
 	{"agent/lab", support, []string{".", "bound", "ssh", "internal/need", "internal/leakcheck", xcrypto, xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},
 	{"agent/lab/replay", library, []string{"agent/lab", "agent/lab/websocket", "agent/census", "agent/fact", "agent/node", "agent/source/sockdiag", "agent/verdict", "bound"}, "plays the story in a lab and takes the time"},
-	{"agent/bench", command, []string{".", "bound", "ssh", "agent/*", "agent/act/*", "agent/source/*", xcrypto, xsys}, "measures it all beside what a user would have instead"},
+	{"agent/bench", command, []string{".", "bound", "ssh", "ssh/sftp", "agent/*", "agent/act/*", "agent/source/*", xcrypto, xsys}, "measures it all beside what a user would have instead"},
 
 	{"examples/http", library, nil, "the library with net/http, client and server"},
 	{"examples/postgres", library, []string{"github.com/jackc/pgx"}, "the library with PostgreSQL, by pgx and database/sql"},

@@ -19,6 +19,7 @@ type sshOptions struct {
 	frozen   int // of the hosts
 	window   int // hosts at a time
 	rounds   int // over all hosts
+	mib      int64
 }
 
 // measureSSH measures commands on one connection and on many hosts, all with an
@@ -32,6 +33,7 @@ func measureSSH(ctx context.Context, args []string) error {
 	flags.IntVar(&o.frozen, "frozen", 20, "how many of the hosts freeze, first before they are dialed, then in the middle of the command; 0 leaves it out")
 	flags.IntVar(&o.window, "window", 64, "hosts at a time, for every program")
 	flags.IntVar(&o.rounds, "rounds", 3, "times that each program goes over all hosts; 0 leaves out the hosts")
+	flags.Int64Var(&o.mib, "copy", 1024, "MiB to copy by SFTP; 0 leaves it out")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -54,6 +56,11 @@ func measureSSH(ctx context.Context, args []string) error {
 				return err
 			}
 		}
+		if o.mib > 0 {
+			if err := copies(ctx, s, o.mib); err != nil {
+				return err
+			}
+		}
 		if o.rounds > 0 {
 			return manyHosts(ctx, s, o)
 		}
@@ -68,8 +75,8 @@ func (o *sshOptions) check() (err error) {
 		return errors.New("-hosts: take 1 to 250")
 	case o.frozen < 0 || o.frozen >= o.hosts:
 		return errors.New("-frozen: take fewer than -hosts")
-	case o.window < 1 || o.rounds < 0 || o.commands < 0:
-		return errors.New("-window must be more than 0, -rounds and -commands no less")
+	case o.window < 1 || o.rounds < 0 || o.commands < 0 || o.mib < 0:
+		return errors.New("-window must be more than 0, and -rounds, -commands and -copy no less")
 	}
 	if o.lifeline, err = filepath.Abs(o.lifeline); err != nil {
 		return err

@@ -30,7 +30,7 @@ const inTurn = 10
 // more at a time than the server takes.
 func oneConnection(ctx context.Context, s *servers, n int) error {
 	addr := s.addrs[0]
-	client, err := s.dial(ctx, addr)
+	client, err := s.dial(ctx, addr, xssh.Config{})
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (s *servers) parallel(ctx context.Context, addr string) error {
 	const many, times = 64, 5
 	t := newTable("ssh: %d commands at a time on one connection, %d times, at sshd's MaxSessions of 10", many, times)
 	for _, sessions := range []int{0, many} {
-		pool := &ssh.Pool{Sessions: sessions, Connect: func(ctx context.Context, host string) (*ssh.Client, error) { return s.dial(ctx, host) }}
+		pool := &ssh.Pool{Sessions: sessions, Connect: func(ctx context.Context, host string) (*ssh.Client, error) { return s.dial(ctx, host, xssh.Config{}) }}
 		refused, took := crowd(many, times, func() error {
 			_, err := pool.Run(ctx, addr, "true")
 			return err
@@ -164,9 +164,10 @@ func crowd(many, times int, run func() error) (failed int, took time.Duration) {
 	return len(failures), time.Since(began)
 }
 
-func (s *servers) dial(ctx context.Context, addr string) (client *ssh.Client, err error) {
+func (s *servers) dial(ctx context.Context, addr string, protocol xssh.Config) (client *ssh.Client, err error) {
+	config := ssh.Config{User: "root", Keys: []xssh.Signer{s.user}, HostKey: xssh.FixedHostKey(s.hostKey), Protocol: protocol}
 	err = s.near.Do(func() error { // it is this thread that makes the socket
-		client, err = ssh.Dial(ctx, addr, ssh.Config{User: "root", Keys: []xssh.Signer{s.user}, HostKey: xssh.FixedHostKey(s.hostKey)})
+		client, err = ssh.Dial(ctx, addr, config)
 		return err
 	})
 	return client, err

@@ -51,8 +51,8 @@ func manyHosts(ctx context.Context, s *servers, o sshOptions) error {
 		}
 	}
 	fmt.Printf("ssh: %d of %d hosts freeze when they have begun the command; servers may be silent for %d s, commands may take %d s\n",
-		o.frozen, o.hosts, aliveInterval*aliveCount, commandTimeout)
-	return s.compareFrozen(ctx, tools, calm, frozen, aliveInterval*aliveCount)
+		o.frozen, o.hosts, quietLimit, commandTimeout)
+	return s.compareFrozen(ctx, tools, calm, frozen, quietLimit)
 }
 
 // compareTools prints medians, and what each takes beside Lifeline.

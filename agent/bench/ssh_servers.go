@@ -20,13 +20,13 @@ import (
 // sshdPath is absolute because sshd insists on it, to execute itself.
 const sshdPath = "/usr/sbin/sshd"
 
-// What all clients are told of dead hosts, as a careful administrator would. The
-// two limits of silence are one and the same: probes that are not answered.
+// What all clients are told of dead hosts, as a careful administrator would.
 const (
-	connectTimeout = 5  // seconds, for each host
-	aliveInterval  = 5  // seconds of silence before the server is asked
-	aliveCount     = 3  // times, before it is given up
-	commandTimeout = 30 // seconds, where a program knows such a limit
+	connectTimeout = 5                                // seconds, for each host
+	aliveInterval  = 5                                // seconds of silence before the server is asked
+	aliveCount     = 3                                // times, before it is given up
+	quietLimit     = aliveInterval * (aliveCount + 1) // server_alive_check in OpenSSH's clientloop.c
+	commandTimeout = 30                               // seconds, where a program knows such a limit
 )
 
 // servers is many hosts as a client sees them: addresses of one namespace, with
