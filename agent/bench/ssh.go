@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"github.com/lifeline-go/lifeline/agent/lab"
@@ -16,10 +17,11 @@ type sshOptions struct {
 	lifeline string // the command
 	commands int    // one after the other on one connection, by each contender
 	hosts    int
-	frozen   int // of the hosts
-	window   int // hosts at a time
-	rounds   int // over all hosts
-	mib      int64
+	frozen   int    // of the hosts
+	window   int    // hosts at a time
+	rounds   int    // over all hosts
+	mib      int64  // to copy
+	cipher   string // to copy by
 }
 
 // measureSSH measures commands on one connection and on many hosts, all with an
@@ -34,6 +36,7 @@ func measureSSH(ctx context.Context, args []string) error {
 	flags.IntVar(&o.window, "window", 64, "hosts at a time, for every program")
 	flags.IntVar(&o.rounds, "rounds", 3, "times that each program goes over all hosts; 0 leaves out the hosts")
 	flags.Int64Var(&o.mib, "copy", 1024, "MiB to copy by SFTP; 0 leaves it out")
+	flags.StringVar(&o.cipher, "cipher", "aes128-gcm@openssh.com", "what encrypts the copies, of both programs")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -57,7 +60,7 @@ func measureSSH(ctx context.Context, args []string) error {
 			}
 		}
 		if o.mib > 0 {
-			if err := copies(ctx, s, o.mib); err != nil {
+			if err := copies(ctx, s, o.mib, o.cipher); err != nil {
 				return err
 			}
 		}
@@ -82,7 +85,7 @@ func (o *sshOptions) check() (err error) {
 		return err
 	}
 	if o.rounds > 0 {
-		if _, err := os.Stat(o.lifeline); err != nil {
+		if _, err := exec.LookPath(o.lifeline); err != nil {
 			return fmt.Errorf("-lifeline: %w", err)
 		}
 	}

@@ -35,7 +35,7 @@ func oneConnection(ctx context.Context, s *servers, n int) error {
 		return err
 	}
 	defer client.Close()
-	raw, err := s.dialRaw(addr)
+	raw, err := s.dialRaw(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (s *servers) parallel(ctx context.Context, addr string) error {
 		}
 		t.row(name+": failed", fmt.Sprintf("%d of %d, %s", refused, many*times, short(took)), "0", 0)
 	}
-	raw, err := s.dialRaw(addr)
+	raw, err := s.dialRaw(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -173,12 +173,15 @@ func (s *servers) dial(ctx context.Context, addr string, protocol xssh.Config) (
 	return client, err
 }
 
-func (s *servers) dialRaw(addr string) (client *xssh.Client, err error) {
+// dialRaw connects without Lifeline. Its calls end with the context, as they would
+// not by themselves.
+func (s *servers) dialRaw(ctx context.Context, addr string) (client *xssh.Client, err error) {
 	err = s.near.Do(func() error {
 		conn, err := net.DialTimeout("tcp", addr+":22", connectTimeout*time.Second)
 		if err != nil {
 			return err
 		}
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
 		config := &xssh.ClientConfig{User: "root", Auth: []xssh.AuthMethod{xssh.PublicKeys(s.user)}, HostKeyCallback: xssh.FixedHostKey(s.hostKey)}
 		c, channels, requests, err := xssh.NewClientConn(conn, addr, config)
 		if err != nil {

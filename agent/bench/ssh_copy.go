@@ -27,7 +27,7 @@ const (
 
 // copies measures copies of a file both ways, from memory to memory, with a new
 // connection for each as the program sftp has it.
-func copies(ctx context.Context, s *servers, mib int64) error {
+func copies(ctx context.Context, s *servers, mib int64, cipher string) error {
 	var room unix.Statfs_t
 	if err := unix.Statfs(inMemory, &room); err != nil || int64(room.Bavail)*room.Bsize < (2*mib+64)<<20 {
 		fmt.Printf("ssh: %s has no room for two files of %d MiB: copies are left out\n\n", inMemory, mib)
@@ -46,30 +46,27 @@ func copies(ctx context.Context, s *servers, mib int64) error {
 	if err := random(c.source, mib<<20); err != nil {
 		return err
 	}
-	t := newTable("ssh: copies of %d MiB from memory to memory, %d each way, in turns", mib, copyTurn)
-	for _, cipher := range []string{"aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com"} {
-		for _, way := range []string{"put", "get"} {
-			var ours, theirs []time.Duration
-			for range copyTurn {
-				their, err := c.timed(func() error { return c.theirs(ctx, cipher, way) })
-				if err != nil {
-					return fmt.Errorf("sftp: %w", err)
-				}
-				our, err := c.timed(func() error { return c.ours(ctx, cipher, way) })
-				if err != nil {
-					return err
-				}
-				ours, theirs = append(ours, our), append(theirs, their)
+	t := newTable("ssh: copies of %d MiB from memory to memory by %s, %d each way, in turns", mib, cipher, copyTurn)
+	for _, way := range []string{"put", "get"} {
+		var ours, theirs []time.Duration
+		for range copyTurn {
+			their, err := c.timed(func() error { return c.theirs(ctx, cipher, way) })
+			if err != nil {
+				return fmt.Errorf("sftp: %w", err)
 			}
-			slices.Sort(ours)
-			slices.Sort(theirs)
-			our, their := ours[copyTurn/2], theirs[copyTurn/2]
-			rate := ratio(their, our)
-			name, _, _ := strings.Cut(cipher, "@")
-			t.took(way+", "+name+", sftp", their, 0)
-			t.took(way+", "+name+", package ssh/sftp", our, 0)
-			t.row("  rate of package ssh/sftp beside it", fmt.Sprintf("%.2f", rate), fmt.Sprintf("≥ %v", copyAim), rate/copyAim)
+			our, err := c.timed(func() error { return c.ours(ctx, cipher, way) })
+			if err != nil {
+				return err
+			}
+			ours, theirs = append(ours, our), append(theirs, their)
 		}
+		slices.Sort(ours)
+		slices.Sort(theirs)
+		our, their := ours[copyTurn/2], theirs[copyTurn/2]
+		rate := ratio(their, our)
+		t.took(way+", sftp", their, 0)
+		t.took(way+", package ssh/sftp", our, 0)
+		t.row("  rate of package ssh/sftp beside it", fmt.Sprintf("%.2f", rate), fmt.Sprintf("≥ %v", copyAim), rate/copyAim)
 	}
 	return t.print()
 }

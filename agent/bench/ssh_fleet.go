@@ -45,6 +45,9 @@ func manyHosts(ctx context.Context, s *servers, o sshOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := pause(ctx, 2*time.Second); err != nil { // they see what was dialed meanwhile
+		return err
+	}
 	for addr := range frozen {
 		if err := os.WriteFile(filepath.Join(s.file("frozen"), addr), nil, 0o600); err != nil {
 			return err
@@ -87,7 +90,7 @@ func (t *tool) middle(of func(tour) time.Duration) time.Duration {
 func (s *servers) compareFrozen(ctx context.Context, tools []*tool, calm []time.Duration, frozen map[string]bool, bound int) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	healthy := len(s.addrs) - len(frozen)
-	fmt.Fprintf(w, "\t%d healthy, none frozen\twith the frozen\t×\tanswered\tover after\tthe bound and\tfrozen hosts named\t\n", healthy)
+	fmt.Fprintf(w, "\t%d healthy, none frozen\twith the frozen\t×\tanswered\tover after\tsince the last healthy\tbound\tfrozen hosts named\t\n", healthy)
 	for i, t := range tools {
 		r, err := s.over(ctx, t)
 		if err != nil {
@@ -100,8 +103,8 @@ func (s *servers) compareFrozen(ctx context.Context, tools []*tool, calm []time.
 				told++
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%d of %d\t%s\t%s\t%d of %d\t\n", t.name, short(calm[i]), short(last), ratio(last, calm[i]), healthy-missing, healthy,
-			short(r.wall), short(r.wall-time.Duration(bound)*time.Second), told, len(frozen))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%d of %d\t%s\t%s\t%d s\t%d of %d\t\n", t.name, short(calm[i]), short(last), ratio(last, calm[i]), healthy-missing, healthy,
+			short(r.wall), short(r.wall-last), bound, told, len(frozen))
 	}
 	fmt.Fprintln(w)
 	return w.Flush()
