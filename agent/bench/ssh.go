@@ -17,9 +17,10 @@ type sshOptions struct {
 	lifeline string // the command
 	commands int    // one after the other on one connection, by each contender
 	hosts    int
-	frozen   int    // of the hosts
-	window   int    // hosts at a time
-	rounds   int    // over all hosts
+	frozen   int // of the hosts
+	window   int // hosts at a time
+	rounds   int // over all hosts
+	kex      string
 	mib      int64  // to copy
 	cipher   string // to copy by
 }
@@ -35,6 +36,7 @@ func measureSSH(ctx context.Context, args []string) error {
 	flags.IntVar(&o.frozen, "frozen", 20, "how many of the hosts freeze, first before they are dialed, then in the middle of the command; 0 leaves it out")
 	flags.IntVar(&o.window, "window", 64, "hosts at a time, for every program")
 	flags.IntVar(&o.rounds, "rounds", 3, "times that each program goes over all hosts; 0 leaves out the hosts")
+	flags.StringVar(&o.kex, "kex", "curve25519-sha256", "the key exchange of the servers, so that programs are compared and not what they prefer; empty leaves the choice to them: OpenSSH 9.2 takes one that costs it more than all the rest")
 	flags.Int64Var(&o.mib, "copy", 1024, "MiB to copy by SFTP; 0 leaves it out")
 	flags.StringVar(&o.cipher, "cipher", "aes128-gcm@openssh.com", "what encrypts the copies, of both programs")
 	if err := flags.Parse(args); err != nil {
@@ -49,7 +51,7 @@ func measureSSH(ctx context.Context, args []string) error {
 	}
 	defer os.RemoveAll(dir)
 	return lab.Run(func(l *lab.Lab) error {
-		s, err := startServers(ctx, l, dir, o.hosts)
+		s, err := startServers(ctx, l, dir, o)
 		defer s.stop()
 		if err != nil {
 			return err

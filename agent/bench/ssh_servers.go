@@ -42,17 +42,17 @@ type servers struct {
 
 func (s *servers) file(name string) string { return filepath.Join(s.dir, name) }
 
-// startServers starts n of them and waits until all listen. What has started is
+// startServers starts them and waits until all listen. What has started is
 // returned even with an error: stop it.
-func startServers(ctx context.Context, l *lab.Lab, dir string, n int) (*servers, error) {
+func startServers(ctx context.Context, l *lab.Lab, dir string, o sshOptions) (*servers, error) {
 	s := &servers{near: l.Host("client"), far: l.Host("servers"), dir: dir}
 	l.Wire(s.near, "10.78.1.1/24", s.far, "10.78.1.2/24")
 	s.near.Route("10.78.0.0/24", "10.78.1.2")
 	s.far.Run("ip", "route", "add", "local", "10.78.0.0/24", "dev", "lo")
-	for i := range n {
+	for i := range o.hosts {
 		s.addrs = append(s.addrs, fmt.Sprintf("10.78.0.%d", i+1))
 	}
-	if err := s.configure(); err != nil {
+	if err := s.configure(o); err != nil {
 		return s, err
 	}
 	log, err := os.Create(s.file("log"))
@@ -76,7 +76,7 @@ func startServers(ctx context.Context, l *lab.Lab, dir string, n int) (*servers,
 }
 
 // configure writes keys, and the files of servers and clients.
-func (s *servers) configure() error {
+func (s *servers) configure(o sshOptions) error {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // where sshd separates privileges
 		return err
 	}
@@ -107,7 +107,7 @@ func (s *servers) configure() error {
 		fmt.Fprintf(&known, "%s %s", addr, xssh.MarshalAuthorizedKey(s.hostKey))
 		fmt.Fprintln(&list, addr)
 	}
-	for name, text := range map[string]string{"sshd_config": s.serverConfig(), "config": s.clientConfig(), "known_hosts": known.String(), "hosts": list.String(), "ansible.cfg": ""} {
+	for name, text := range map[string]string{"sshd_config": s.serverConfig(o.kex), "config": s.clientConfig(), "known_hosts": known.String(), "hosts": list.String(), "ansible.cfg": ""} {
 		if err := os.WriteFile(s.file(name), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -117,9 +117,13 @@ func (s *servers) configure() error {
 
 // serverConfig leaves MaxSessions and MaxStartups as they are by default. SHLVL
 // keeps a bash from reading what interactive ones read.
-func (s *servers) serverConfig() string {
-	return strings.Join([]string{"HostKey " + s.file("host"), "AuthorizedKeysFile " + s.file("user.pub"), "PidFile none", "StrictModes no",
-		"PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "Subsystem sftp internal-sftp", "SetEnv SHLVL=5", ""}, "\n")
+func (s *servers) serverConfig(kex string) string {
+	lines := []string{"HostKey " + s.file("host"), "AuthorizedKeysFile " + s.file("user.pub"), "PidFile none", "StrictModes no",
+		"PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "Subsystem sftp internal-sftp", "SetEnv SHLVL=5"}
+	if kex != "" {
+		lines = append(lines, "KexAlgorithms "+kex)
+	}
+	return strings.Join(lines, "\n") + "\n"
 }
 
 func (s *servers) clientConfig() string {
