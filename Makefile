@@ -28,7 +28,7 @@ soak: ## lose packets for ten minutes, again and again: no living peer may be ca
 	@cd agent && $(GOTEST) -timeout 30m -v -run TestLossIsNoSilence ./node -soak 10m
 
 bench: build ## measure everything beside what there is without Lifeline, in some minutes
-	@scripts/setup
+	@scripts/setup bench
 	@CGO_ENABLED=0 go build -C agent -trimpath -buildvcs=false -o ../bin/bench ./bench
 	@scripts/as-root bin/bench
 

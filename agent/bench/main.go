@@ -39,6 +39,7 @@ var measurements = []measurement{
 	{"silence", silence, "a node that dies, with and without a watch that cuts"},
 	{"tune", retune, "setting the keepalive of 4,224 connections, with BPF and without"},
 	{"library", library, "what lifeline.Dialer costs beside net.Dialer"},
+	{"ssh", measureSSH, "commands on one connection and on 200 hosts, beside x/crypto/ssh, ssh, clush, pssh and ansible"},
 	{"watch", watch, "what it costs to watch 30,000 connections for silence"},
 }
 
