@@ -352,9 +352,16 @@ func TestRekey(t *testing.T) {
 	for _, frozen := range []bool{false, true} {
 		t.Run(fmt.Sprintf("frozen %v", frozen), func(t *testing.T) {
 			t.Parallel()
-			bubble(t, func(t *testing.T) {
+			run := bubble
+			if frozen {
+				// In a bubble the time stands while a goroutine waits for a lock, as
+				// x/crypto's writers do for the one that waits for the new keys.
+				run = func(t *testing.T, test func(*testing.T)) { t.Helper(); test(t) }
+			}
+			run(t, func(t *testing.T) {
 				asked := 0
 				c := config()
+				c.Liveness.Silence = 2 * s
 				c.Protocol.RekeyThreshold = 64 << 10
 				accepts := c.HostKey
 				c.HostKey = func(host string, remote net.Addr, key xssh.PublicKey) error {
@@ -373,7 +380,7 @@ func TestRekey(t *testing.T) {
 				if !frozen && err != nil || asked != 1 {
 					t.Errorf("asked %d times for the host key, %v", asked, err)
 				}
-				if took := time.Since(began); frozen && (!errors.Is(err, ssh.ErrSilent) || took != 20*s) {
+				if took := time.Since(began); frozen && (!errors.Is(err, ssh.ErrSilent) || took < s || took > 20*s) {
 					t.Errorf("%v after %v", err, took)
 				}
 			})
