@@ -135,9 +135,10 @@ The verdict is per peer address and not per socket: some sockets must have data 
 Clients that vanish are normal for a server. Peers of fewer than 20 sockets that connected to a port here share one finding per port, never a fail, and only a warning when they are over 5 % of that port's clients.`,
 	Wrong: `A pause longer than the quiet time (a virtual machine that is moved, a route that heals) looks the same. A peer that shows a closed window and answers probes, a stopped process (its kernel still acknowledges) and a path that loses much are not silent and not reported. Idle connections without keepalive send nothing, so nothing can go unanswered: a dead peer behind them is not seen. Where a queue of this machine refuses the packet, the kernel does not count it as a retransmission.`,
 	Fix: []string{
-		"ss -tnoi dst PEER shows the timers and counters of each connection",
+		"lifeline poke PEER asks it once more, now",
 		"find out whether the peer, or a node that forwards to it, was taken away",
-		"restart or reconnect the programs concerned: new connections take another path where there is one",
+		"lifeline cut --peer PEER --while-silent --yes lets the programs here know now, at 500 connections a second: new ones take another path where there is one",
+		"lifeline cut --silent --watch --yes does so from now on as soon as a peer falls silent",
 	},
 	judge: judgeSilentPeers,
 }
