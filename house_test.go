@@ -35,6 +35,7 @@ var tags = []string{"linux", "darwin", "windows", "unix", "amd64", "arm64", "386
 var dependencies = map[string]map[string]string{
 	"go.mod": {
 		"golang.org/x/crypto": "the SSH protocol, unforked; v0.58 is the first whose connection no flood on one channel can block, and it asks for Go 1.26",
+		"golang.org/x/net":    "dnsmessage: the parser of DNS messages that package net itself has, without allocations",
 		"golang.org/x/sys":    "TCP_INFO and socket options on every architecture; the version that x/crypto asks for",
 	},
 	"agent/go.mod": {

@@ -40,12 +40,15 @@ const (
 // layers is the architecture: source → fact → verdict → show. A package that
 // is not in it does not exist; docs/architecture.md tells the same in prose.
 var layers = []layer{
-	{".", library, []string{"bound", "internal/sockopt", "internal/tcpinfo"}, "the front door of the library"},
+	{".", library, []string{"bound", "internal/sockopt", "internal/tcpinfo", "names"}, "the front door of the library"},
 	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
 	{"ssh", library, []string{".", "bound", "internal/knownhosts", xcrypto, xsys}, "an SSH client whose every call returns"},
 	{"ssh/sshconf", library, []string{".", "ssh", "internal/knownhosts", xcrypto}, "connects to a name as OpenSSH would"},
 	{"ssh/sftp", library, []string{"ssh", xcrypto}, "copies files over it; of the keys of x/crypto only tests know"},
 	{"internal/knownhosts", library, []string{xcrypto, xsys}, "reads and writes known_hosts as OpenSSH does"},
+	{"names", library, []string{"internal/dnsclient", "internal/dnsconf", xnet}, "a resolver that answers as the operating system would, within a bound"},
+	{"internal/dnsclient", library, []string{xnet}, "one question to one nameserver, by one transport"},
+	{"internal/dnsconf", pure, nil, "resolv.conf, nsswitch.conf and hosts as resolvers read them: one parser for the library and the program"},
 	{"internal/sockopt", library, []string{xsys}, "options of TCP sockets that package net has no method for"},
 	{"internal/tcpinfo", library, []string{xsys}, "how the peer of a TCP connection answers"},
 	{"internal/leakcheck", support, nil, "fails a test binary that leaves something open"},
@@ -71,7 +74,7 @@ var layers = []layer{
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
 	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions, keepalive probes and resets as they happen, by BPF tracepoints"},
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
-	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", xnet, xsys}, "how names are resolved"},
+	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", "internal/dnsclient", "internal/dnsconf", xnet, xsys}, "how names are resolved"},
 
 	{"agent/node", library, []string{"agent/fact", "agent/verdict", "agent/act", "bound", "agent/source/*", xsys}, "joins the sources into one look, and watches peers: what looking leaves open, a poke settles"},
 	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},

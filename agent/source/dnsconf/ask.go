@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -15,8 +13,11 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
+
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/route"
+	"github.com/lifeline-go/lifeline/internal/dnsclient"
 )
 
 const (
@@ -85,7 +86,7 @@ func askAll(ctx context.Context, names *fact.Names, port uint16, timeout time.Du
 
 // dial returns a socket that is connected, so that an ICMP refusal reaches it,
 // and whose port the kernel chose at random.
-func dial(ctx context.Context, server netip.AddrPort) (*net.UDPConn, error) {
+func dial(ctx context.Context, server netip.AddrPort) (*dnsclient.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -97,43 +98,37 @@ func dial(ctx context.Context, server netip.AddrPort) (*net.UDPConn, error) {
 		}
 		addr = addr.WithZone(strconv.FormatUint(uint64(index), 10))
 	}
-	return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, server.Port())))
+	return dnsclient.Dial(ctx, dnsclient.UDP, netip.AddrPortFrom(addr, server.Port()))
 }
 
 // exchange sends the question, waits for its answer and closes conn.
-func exchange(ctx context.Context, conn *net.UDPConn, timeout time.Duration) fact.Answer {
+//
+// The question is for the name servers of the root. It tells nobody which names
+// this machine looks up; every resolver has the answer at hand, as it needs it
+// itself (priming, RFC 8109); and one that may not or cannot answer says so,
+// which is a sign of life as well. It has no EDNS, which a few servers still drop.
+func exchange(ctx context.Context, conn *dnsclient.Conn, timeout time.Duration) fact.Answer {
 	defer conn.Close()
 	if timeout <= 0 {
 		timeout = Patience
 	}
+	within, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	start := time.Now()
-	failed := func(why string) fact.Answer { return fact.Answer{After: time.Since(start), Error: why} }
-
-	if err := conn.SetDeadline(start.Add(timeout)); err != nil {
-		return failed(reason(ctx, err))
+	question, err := dnsclient.NewQuery(".", dnsmessage.TypeNS, false)
+	var answer []byte
+	if err == nil {
+		answer, err = conn.Exchange(within, question)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-
-	id := uint16(rand.Uint32())
-	if _, err := conn.Write(question(id)); err != nil {
-		return failed(reason(ctx, err))
-	}
-	strange := 0
-	for buf := make([]byte, datagramMax); ; {
-		n, err := conn.Read(buf)
-		if err != nil {
-			why := reason(ctx, err)
-			if strange > 0 {
-				why += fmt.Sprintf("; datagrams that came and do not answer the question: %d", strange)
-			}
-			return failed(why)
+	took := time.Since(start)
+	if err != nil {
+		why := reason(ctx, err)
+		if n := conn.Strays(); n > 0 {
+			why += fmt.Sprintf("; datagrams that came and do not answer the question: %d", n)
 		}
-		if code, ok := parseAnswer(buf[:n], id); ok {
-			return fact.Answer{OK: true, After: time.Since(start), RCode: code}
-		}
-		strange++
+		return fact.Answer{After: took, Error: why}
 	}
+	return fact.Answer{OK: true, After: took, RCode: dnsclient.CodeName(dnsclient.Code(answer))}
 }
 
 // reason is what is left of an error without the addresses, which the fact it

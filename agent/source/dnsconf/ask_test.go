@@ -42,7 +42,7 @@ func serve(t *testing.T, conn net.PacketConn, answer func(question []byte) [][]b
 	t.Cleanup(func() { conn.Close(); <-done })
 	go func() {
 		defer close(done)
-		buf := make([]byte, datagramMax)
+		buf := make([]byte, 65535)
 		for {
 			n, from, err := conn.ReadFrom(buf)
 			if errors.Is(err, net.ErrClosed) {
@@ -253,20 +253,4 @@ func TestAskAll(t *testing.T) {
 
 func TestAskAllNone(t *testing.T) {
 	AskAll(t.Context(), &fact.Names{}, 0) // returns
-}
-
-func FuzzAnswer(f *testing.F) {
-	q := question(7)
-	f.Add(q, uint16(7))
-	answer := append([]byte(nil), q...)
-	answer[2] |= 0x80
-	f.Add(answer, uint16(7))
-	f.Add([]byte{0, 7, 0x80, 5, 0, 0, 0, 0, 0, 0, 0, 0}, uint16(7))
-	f.Add([]byte{0, 7, 0x80, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc0, 0x0c}, uint16(7))
-	f.Fuzz(func(t *testing.T, data []byte, id uint16) {
-		code, ok := parseAnswer(data, id)
-		if ok && (code == "" || len(data) < 12 || binary.BigEndian.Uint16(data) != id || data[2]&0x80 == 0) {
-			t.Errorf("%q is an answer to %d: %q", data, id, code)
-		}
-	})
 }

@@ -13,11 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"path/filepath"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/route"
+	"github.com/lifeline-go/lifeline/internal/dnsconf"
 )
 
 // source is the name that blind spots are reported under.
@@ -50,43 +50,29 @@ func Read(root string) (fact.Names, []fact.Blind) {
 		blind blindness
 	)
 	if text, ok := blind.read(root, resolvPath, configMax); ok {
-		resolv := parseResolv(text)
+		parsed := dnsconf.ParseResolv(text)
+		resolv := resolvFact(parsed)
 		resolv.Path = filepath.Join("/", root, resolvPath)
 		names.Resolv = fact.Seen(resolv)
-		if nothingUnderstood(resolv) && bytes.IndexByte(text, 0) < 0 {
+		if !parsed.Understood() && bytes.IndexByte(text, 0) < 0 {
 			blind.add(resolv.Path+": no line that a resolver understands", "")
 		}
 		names.Nameservers = nameservers(resolv)
 	}
 	if text, ok := blind.read(root, switchPath, configMax); ok {
-		sources, err := parseSwitch(text)
+		sources, err := dnsconf.ParseSwitch(text)
 		if err != nil {
 			blind.add(filepath.Join("/", root, switchPath)+": "+err.Error(), "")
 		}
-		names.Switch = fact.Seen(sources)
+		names.Switch = fact.Seen(switchFact(sources))
 	}
 	if text, ok := blind.read(root, hostsPath, hostsMax); ok {
-		names.Hosts = fact.Seen(countHosts(text))
+		names.Hosts = fact.Seen(dnsconf.CountHosts(text))
 	}
 	for i := range names.Nameservers {
 		blind.findRoute(&names.Nameservers[i])
 	}
 	return names, blind
-}
-
-// nameservers returns those of resolv.conf. Without any, glibc asks 127.0.0.1
-// (__resolv_conf_load in resolv/res_init.c) and Go asks ::1 after that
-// (defaultNS in net/dnsconfig.go).
-func nameservers(resolv fact.Resolv) []fact.Nameserver {
-	addrs := resolv.Servers
-	if len(addrs) == 0 {
-		addrs = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
-	}
-	servers := make([]fact.Nameserver, len(addrs))
-	for i, addr := range addrs {
-		servers[i].Addr = addr
-	}
-	return servers
 }
 
 // blindness is what could not be looked at.

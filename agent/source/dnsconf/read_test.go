@@ -18,6 +18,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/lab"
+	"github.com/lifeline-go/lifeline/internal/leakcheck"
 )
 
 // root returns a directory with these files of etc.
@@ -258,5 +259,22 @@ func TestRoutes(t *testing.T) {
 	}
 	if len(blind) != 1 || !strings.Contains(blind[0].Error, "eth9") {
 		t.Errorf("blind: %+v; want one about eth9", blind)
+	}
+}
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+// What a file says may be meant for the terminal of whoever looks.
+func TestPrintable(t *testing.T) {
+	names, _ := Read(root(t, map[string]string{
+		"resolv.conf":   "search \x1b[31m\noptions \x9b\nnameserver fe80::1%\x1b[2J\n",
+		"nsswitch.conf": "hosts: fi\x1bles [A=\x9b]\n",
+	}))
+	resolv, sources := names.Resolv.Value, names.Switch.Value
+	if resolv.Search[0] != `\x1b[31m` || resolv.Options[0] != `\x9b` || resolv.Ignored != 1 || len(resolv.Servers) != 0 {
+		t.Errorf("%+v", resolv)
+	}
+	if len(sources) != 1 || sources[0].Name != `fi\x1bles` || sources[0].Action != `A=\x9b` {
+		t.Errorf("%+v", sources)
 	}
 }
