@@ -1,9 +1,25 @@
 package names
 
 import (
-	"net/netip"
+	"errors"
+	"sync"
 	"time"
 )
+
+const (
+	// leastPatience is how long an answer is waited for at least before the next
+	// way or server is asked too: more than a round trip within a country, and
+	// little beside what a user notices.
+	leastPatience = 30 * time.Millisecond
+
+	// firstPause and longestPause are how long one that did not answer is asked
+	// only after the others; it doubles each time.
+	firstPause   = time.Second
+	longestPause = 30 * time.Second
+)
+
+// errSilent is the error of whoever did not answer before another did.
+var errSilent = errors.New("no answer yet when another gave one, or time ran out")
 
 // Health is how a way has done.
 type Health struct {
@@ -13,27 +29,90 @@ type Health struct {
 	Answered time.Time     // when it last answered
 	Err      error         // the last that went wrong; nil when nothing did
 	Failed   time.Time     // when that was
-	Dead     bool          // it does not answer, and is asked after the others until it does
+	Dead     bool          // it did not answer of late, and is asked after the others
 }
 
-// Ways returns how the ways of this resolver have done, in the order in which
-// they are asked.
-func (r *Resolver) Ways() []Health { return nil }
+// health remembers how a way or a server does. The zero value knows nothing and
+// is taken as well.
+type health struct {
+	mu       sync.Mutex
+	smoothed time.Duration
+	answered time.Time
+	err      error
+	failed   time.Time
+	missed   int       // times in a row
+	pause    time.Time // until when it counts as dead
+}
 
-// Hosts returns the way that reads etc/hosts below root.
-func Hosts(root string) Way { return nil }
+// did notes an answer, a no among them, that took so long. What it missed before
+// is forgotten.
+func (h *health) did(took time.Duration) {
+	const weight = 8 // of what is known beside one more time, as of TCP's round trips, RFC 6298
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.smoothed == 0 {
+		h.smoothed = took
+	} else {
+		h.smoothed += (took - h.smoothed) / weight
+	}
+	h.answered, h.missed, h.pause = time.Now(), 0, time.Time{}
+}
 
-// NSCD returns the way that asks the name service cache daemon, or NixOS's nsncd,
-// by its socket below root.
-func NSCD(root string) Way { return nil }
+// failedBy notes an error that it reported itself, and that it therefore did not
+// keep anybody waiting.
+func (h *health) failedBy(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err, h.failed = err, time.Now()
+}
 
-// Varlink returns the way that asks systemd-resolved by its socket below root.
-func Varlink(root string) Way { return nil }
+// miss notes that what was asked at began was not answered. That is held against
+// it when it had the time, and answered nobody else since.
+func (h *health) miss(began time.Time) {
+	now := time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now.Sub(began) < h.patienceLocked() || h.answered.After(began) {
+		return
+	}
+	h.err, h.failed = errSilent, now
+	if now.Before(h.pause) {
+		return // others have said the same of the same time
+	}
+	h.pause = now.Add(min(firstPause<<min(h.missed, 5), longestPause))
+	h.missed++
+}
 
-// Getent returns the way that starts getent(1), which asks the C library, for
-// each lookup.
-func Getent() Way { return nil }
+// patience is how long to wait for it before somebody else is asked too.
+func (h *health) patience() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.patienceLocked()
+}
 
-// Server returns the way that asks one nameserver: over UDP, again without EDNS
-// where the server refuses that, and over TCP where the answer is truncated.
-func Server(addr netip.AddrPort) Way { return nil }
+func (h *health) patienceLocked() time.Duration { return max(leastPatience, 2*h.smoothed) }
+
+// dead reports whether it is asked only after the others.
+func (h *health) dead() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.missed > 0 && time.Now().Before(h.pause)
+}
+
+// silent reports that it missed and has not answered since, whether or not it
+// may be asked again.
+func (h *health) silent() (is, due bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.missed > 0, h.missed > 0 && !time.Now().Before(h.pause)
+}
+
+// report tells what is known.
+func (h *health) report(way string, system bool) Health {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return Health{
+		Way: way, System: system, Smoothed: h.smoothed, Answered: h.answered, Err: h.err, Failed: h.failed,
+		Dead: h.missed > 0 && time.Now().Before(h.pause),
+	}
+}

@@ -1,0 +1,174 @@
+package names
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/lifeline-go/lifeline/internal/dnsclient"
+)
+
+// server is a nameserver and what is known of it.
+type server struct {
+	addr    netip.AddrPort
+	health  health
+	plain   atomic.Bool  // it refused EDNS
+	stream  atomic.Int64 // until when it is asked over TCP, because it did not answer over UDP; nanoseconds since 1970
+	probing atomic.Bool
+}
+
+// name says which server it is, and by which transport.
+func (s *server) name(transport dnsclient.Transport) string {
+	if s.addr.Port() == dnsPort {
+		return transport.String() + " " + s.addr.Addr().String()
+	}
+	return transport.String() + " " + s.addr.String()
+}
+
+// A method is how a question is put.
+type method int
+
+const (
+	usual   method = iota // UDP with EDNS
+	bare                  // UDP without EDNS, which some networks drop
+	overTCP               // where UDP seems to be dropped
+
+	methods = 3
+)
+
+// reply is an answer of a server, as it came, and what is in it.
+type reply struct {
+	message []byte
+	by      *server
+	via     dnsclient.Transport
+	found   found
+	no      error // why there is nothing in it, where that is an answer too
+}
+
+// ask puts one question and returns the answer, whatever it says, and how it
+// came. A truncated one is asked for again over TCP, and one that was refused
+// because of EDNS again without it.
+func (s *server) ask(ctx context.Context, name string, kind dnsmessage.Type, how method) (reply, error) {
+	if how == overTCP || time.Now().UnixNano() < s.stream.Load() {
+		answer, err := s.send(ctx, dnsclient.TCP, name, kind, !s.plain.Load())
+		if err != nil {
+			s.stream.Store(0)
+		}
+		return answer, err
+	}
+	edns := how == usual && !s.plain.Load()
+	answer, err := s.send(ctx, dnsclient.UDP, name, kind, edns)
+	if err == nil && edns && refusesEDNS(answer.message) {
+		answer, err = s.send(ctx, dnsclient.UDP, name, kind, false)
+		if err == nil && !refusesEDNS(answer.message) {
+			s.plain.Store(true)
+		}
+	}
+	if err == nil && dnsclient.Truncated(answer.message) || errors.Is(err, dnsclient.ErrFlooded) {
+		return s.send(ctx, dnsclient.TCP, name, kind, !s.plain.Load())
+	}
+	return answer, err
+}
+
+// preferTCP asks over TCP from now on, until it is time to see whether UDP works
+// again.
+func (s *server) preferTCP() { s.stream.Store(time.Now().Add(longestPause).UnixNano()) }
+
+// refusesEDNS: RFC 6891 section 7.
+func refusesEDNS(message []byte) bool {
+	code := dnsclient.Code(message)
+	return code == dnsmessage.RCodeFormatError || code == dnsmessage.RCodeNotImplemented
+}
+
+func (s *server) send(ctx context.Context, transport dnsclient.Transport, name string, kind dnsmessage.Type, edns bool) (reply, error) {
+	query, err := dnsclient.NewQuery(name, kind, edns)
+	if err != nil {
+		return reply{}, err
+	}
+	return s.exchange(ctx, transport, query)
+}
+
+// exchange sends a message and notes what came of it.
+func (s *server) exchange(ctx context.Context, transport dnsclient.Transport, query []byte) (reply, error) {
+	began := time.Now()
+	message, err := dnsclient.Exchange(ctx, transport, s.addr, query)
+	switch {
+	case err == nil:
+		s.health.did(time.Since(began))
+	case ctx.Err() == nil: // its own error; of time the one who waits says more
+		s.health.failedBy(err)
+	}
+	return reply{message: message, by: s, via: transport}, err
+}
+
+// probe asks a server that did not answer whether it is back, once its pause is
+// over. It asks for the servers of the root, which every resolver knows and which
+// tells nobody a name.
+func (r *Resolver) probe(s *server) {
+	const patience = time.Second
+	if _, due := s.health.silent(); !due || !s.probing.CompareAndSwap(false, true) {
+		return
+	}
+	r.background(patience, func(ctx context.Context) {
+		defer s.probing.Store(false)
+		began := time.Now()
+		if _, err := s.ask(ctx, ".", dnsmessage.TypeNS, usual); err != nil {
+			s.health.miss(began)
+		}
+	})
+}
+
+// background runs do for no longer than most, or until [Resolver.Close].
+func (r *Resolver) background(most time.Duration, do func(context.Context)) {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stops == nil {
+		r.stops = make(map[*context.CancelFunc]struct{})
+	}
+	r.stops[&cancel] = struct{}{}
+	r.running.Go(func() {
+		defer func() {
+			cancel()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			delete(r.stops, &cancel)
+		}()
+		do(ctx)
+	})
+}
+
+// Close ends what the resolver does in the background: it may be asking a server
+// that did not answer whether it is back, for a second at most. A resolver can be
+// used again after it.
+func (r *Resolver) Close() {
+	r.mu.Lock()
+	for stop := range r.stops {
+		(*stop)()
+	}
+	r.mu.Unlock()
+	r.running.Wait()
+}
+
+// failure is why a way could not find out. It says so without the addresses,
+// which are in the name of the way.
+type failure struct {
+	way string
+	err error
+}
+
+func (f *failure) Error() string {
+	var op *net.OpError
+	if errors.As(f.err, &op) && op.Err != nil {
+		return f.way + ": " + op.Err.Error()
+	}
+	return f.way + ": " + strings.ReplaceAll(f.err.Error(), "\n", "; ")
+}
+
+func (f *failure) Unwrap() error { return f.err }
