@@ -32,6 +32,8 @@ type Machine struct {
 	Processes  []Process // sorted by PID; those that hold a socket, or all where the look asked for all
 	Conntrack  []Conntrack
 	Names      *Names       // nil when not looked at
+	Lookups    []Lookup     // names that were asked for in every way
+	Programs   *Executables // on the machine, whether they run or not; nil when not looked for
 	Goroutines []Goroutines // by PID, of the Go processes that were asked for
 	Blind      []Blind
 
@@ -42,7 +44,7 @@ type Machine struct {
 
 // Blind is what could not be looked at, and what would let it be seen.
 type Blind struct {
-	Source string // the source's name: namespaces, sockets, owners, options, processes, goroutines, routes, conntrack, names
+	Source string // the source's name: namespaces, sockets, owners, options, processes, goroutines, routes, conntrack, names, programs
 	Error  string // what happened, in one line
 	Needs  string // the capability, kernel version or program that would show it; "" when nothing would
 }

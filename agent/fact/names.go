@@ -11,6 +11,14 @@ type Names struct {
 	Switch      Known[[]Source] // the hosts line of nsswitch.conf; empty when the file or line is missing
 	Hosts       Known[int]      // names in /etc/hosts
 	Nameservers []Nameserver    // in the order of resolv.conf, or the default of RFC-less libc: 127.0.0.1
+	Environment Environment
+}
+
+// Environment is what the environment says to resolvers: that of whoever looks,
+// which other programs need not share. The zero value is nothing.
+type Environment struct {
+	NetDNS string // netdns of GODEBUG: go, cgo
+	Libc   string // the first variable that makes Go leave lookups to libc: LOCALDOMAIN, RES_OPTIONS, HOSTALIASES
 }
 
 // Resolv is resolv.conf, resolv.conf(5).
@@ -38,6 +46,10 @@ type Nameserver struct {
 	Gateway   netip.Addr    // next hop; invalid when it is on the link
 	NoRoute   string        // why there is no route; "" when there is one or it was not looked at
 	Answer    Known[Answer] // to one question over UDP; unknown when it was not asked
+
+	// Of a server that gives no good answer to that, the same otherwise.
+	Plain Known[Answer] // without EDNS, as glibc asks
+	TCP   Known[Answer]
 }
 
 // Answer is what came of one question.

@@ -56,8 +56,8 @@ func (n *Node) Recycle(m *fact.Machine) { n.sockets, m.Sockets = m.Sockets[:0], 
 type Want struct {
 	Sockets    sockdiag.Want
 	Namespaces Namespaces
-	Full       bool // also processes in full, conntrack, own addresses and name resolution
-	Probe      bool // with Full: ask each nameserver one question
+	Full       bool   // also processes in full, conntrack, own addresses and name resolution
+	Naming     Naming // with Full: what of name resolution
 
 	// Goroutines chooses among the processes with connections of their own those
 	// whose goroutines [Node.Watch] looks at, where they are Go programs; nil
@@ -94,12 +94,8 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "localhost"
-	}
 	var (
-		l  = look{Machine: &fact.Machine{Host: host, Sockets: n.sockets}, want: w}
+		l  = look{Machine: &fact.Machine{Host: hostname(), Sockets: n.sockets}, want: w}
 		wg sync.WaitGroup
 	)
 	n.sockets = nil
@@ -108,9 +104,9 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		n.processes(&l)
 	})
 	if w.Full && !w.first {
-		wg.Go(func() { l.names(ctx) })
+		wg.Go(func() { l.names(ctx, w.Naming) })
 	}
-	err = l.spaces()
+	err := l.spaces()
 	wg.Wait()
 	if err != nil {
 		return nil, err

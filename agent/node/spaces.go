@@ -2,7 +2,6 @@ package node
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/conntrack"
-	"github.com/lifeline-go/lifeline/agent/source/dnsconf"
 	"github.com/lifeline-go/lifeline/agent/source/netns"
 	"github.com/lifeline-go/lifeline/agent/source/route"
 	"github.com/lifeline-go/lifeline/agent/source/sockdiag"
@@ -156,15 +154,4 @@ func (l *look) routing(ns *fact.Namespace) {
 	case !errors.Is(err, errors.ErrUnsupported): // without a table there is none that could fill up
 		l.blind(fact.Blind{Source: "conntrack", Error: err.Error()})
 	}
-}
-
-// names reads how names are resolved and, where that is wanted, asks each
-// nameserver one question.
-func (l *look) names(ctx context.Context) {
-	names, blind := dnsconf.Read("")
-	if l.want.Probe {
-		dnsconf.AskAll(ctx, &names, answerTime)
-	}
-	l.Names = &names
-	l.blind(blind...)
 }

@@ -25,7 +25,10 @@ import (
 //	flow 4224x tcp ESTABLISHED 203.0.113.7:40000+ 10.77.1.2:30080 answers=10.77.2.2:8080 sees=10.77.2.1:40000+
 //	                                                a flow that is forwarded; entries with none is a table without
 //	resolv 10.8.0.1 10.8.0.2 timeout=1s attempts=2 rotate
-//	nameserver 10.8.0.1 answers=2ms | silent="timed out" | noroute="why" | unasked
+//	nameserver 10.8.0.1 answers=2ms [code=FORMERR] | silent="timed out" | noroute="why" | unasked
+//	           plain=2ms | "timed out", tcp=… the same without EDNS, and over TCP
+//	lookup api.corp                                 what came of looking a name up; language_names_test.go
+//	program /usr/bin/kubectl go=go1.23.8 cgo=no     an executable file; the same
 //	nsswitch files mdns4_minimal [NOTFOUND=return] dns
 //	goroutine 4000x 21 pid=7 state="chan receive" since=4m stack=a.f<b.g<main.main
 //	                                                goroutines that wait, innermost call first
@@ -208,7 +211,7 @@ func (w *world) add(l words) error {
 		err = w.flow(&l, n)
 	case "goroutine":
 		err = w.goroutine(&l, n)
-	case "resolv", "nameserver", "nsswitch":
+	case "resolv", "nameserver", "nsswitch", "environment", "lookup", "way", "program":
 		err = w.names(kind, &l)
 	default:
 		err = fmt.Errorf("unknown word %q", kind)
@@ -309,64 +312,4 @@ func (w *world) goroutine(l *words, n int) error {
 		w.now.Goroutines[at].Parked = append(w.now.Goroutines[at].Parked, g)
 	}
 	return firstError(errs)
-}
-
-func (w *world) names(kind string, l *words) error {
-	if w.now.Names == nil {
-		w.now.Names, w.was.Names = &fact.Names{}, &fact.Names{}
-	}
-	switch kind {
-	case "resolv":
-		return w.resolv(l)
-	case "nameserver":
-		return w.nameserver(l)
-	}
-	var sources []fact.Source
-	for word := l.next(); word != ""; word = l.next() {
-		if strings.HasPrefix(word, "[") && len(sources) > 0 {
-			sources[len(sources)-1].Action = strings.Trim(word, "[]")
-			continue
-		}
-		sources = append(sources, fact.Source{Name: word})
-	}
-	w.now.Names.Switch = fact.Seen(sources)
-	return nil
-}
-
-func (w *world) resolv(l *words) error {
-	resolv := fact.Resolv{Path: "/etc/resolv.conf", Timeout: 5 * time.Second, Attempts: 2, Rotate: l.flag("rotate")}
-	err := firstError([]error{set(l, "timeout", &resolv.Timeout, time.ParseDuration), set(l, "attempts", &resolv.Attempts, integer[int])})
-	for word := l.next(); word != "" && err == nil; word = l.next() {
-		var addr netip.Addr
-		addr, err = netip.ParseAddr(word)
-		resolv.Servers = append(resolv.Servers, addr)
-	}
-	w.now.Names.Resolv = fact.Seen(resolv)
-	return err
-}
-
-func (w *world) nameserver(l *words) error {
-	addr, err := netip.ParseAddr(l.next())
-	if err != nil {
-		return err
-	}
-	n := fact.Nameserver{Addr: addr, Interface: l.text("dev"), NoRoute: l.text("noroute")}
-	was := n
-	if after, found := l.take("answers"); found {
-		took, err := time.ParseDuration(after)
-		if err != nil {
-			return err
-		}
-		n.Answer = fact.Seen(fact.Answer{OK: true, After: took, RCode: "NOERROR"})
-	}
-	if reason, found := l.take("silent"); found {
-		n.Answer = fact.Seen(fact.Answer{Error: reason})
-	}
-	if _, found := l.take("was.answers"); found {
-		was.Answer = fact.Seen(fact.Answer{OK: true})
-	}
-	l.flag("unasked")
-	w.now.Names.Nameservers = append(w.now.Names.Nameservers, n)
-	w.was.Names.Nameservers = append(w.was.Names.Nameservers, was)
-	return nil
 }

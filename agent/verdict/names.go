@@ -20,10 +20,10 @@ var silentNameserver = Rule{
 	Title:   "a nameserver does not answer",
 	Worst:   Fail,
 	Sees:    []string{"names"},
-	Meaning: `One question over UDP to each nameserver of resolv.conf, none with --no-probe. Any answer is a sign of life, REFUSED too.
+	Meaning: `One question over UDP to each nameserver of resolv.conf, none with --no-probe. Any answer is a sign of life, REFUSED too. A server that does not answer within a second is asked again, over UDP with and without EDNS and over TCP: one that answers any over UDP, or over TCP where resolv.conf says options use-vc, lives.
 
 One silent server among several is a warning. Neither Go nor libc remembers it: each lookup asks the servers in the order of the file and waits the whole timeout (5 s unless set) for the silent one before it asks the next. When it is the last, nothing is slower, but there is no spare. When no server answers it is a failure: programs that ask DNS themselves, such as Go programs built without cgo, cannot resolve any name but those in /etc/hosts, even when programs that ask the operating system still can. Where resolv.conf names no server at all and only the default, 127.0.0.1, is silent, that is a warning: some machines do without DNS on purpose.`,
-	Wrong: `It is one question: a single lost packet makes a living server look silent. Look again before you act. A server that answers only over TCP looks silent and is slow for everyone.`,
+	Wrong: `Three packets lost in a row make a living server look silent. A server that answers only over TCP is silent for everyone who is not told to use it: N004.`,
 	Fix: []string{
 		"take silent servers out of resolv.conf, or put them last",
 		"resolv.conf: options timeout:1 attempts:2 shortens every wait to 1 s; options rotate spreads it",
@@ -45,10 +45,8 @@ func judgeNameservers(v *view) []Finding {
 	if v.Names == nil || len(v.Names.Nameservers) == 0 {
 		return nil
 	}
-	resolv, configured := v.Names.Resolv.Get()
-	// Go and libc cap both: resolv.conf(5) at 30 s and 5 attempts.
-	resolv.Timeout = min(cmp.Or(max(resolv.Timeout, 0), 5*time.Second), 30*time.Second)
-	resolv.Attempts = min(cmp.Or(max(resolv.Attempts, 0), 2), 5)
+	_, configured := v.Names.Resolv.Get()
+	resolv := capped(v.Names)
 	var servers []server
 	silent := 0
 	for i := range v.Names.Nameservers[:min(len(v.Names.Nameservers), serversAsked)] {
@@ -78,13 +76,22 @@ func judgeNameservers(v *view) []Finding {
 	return findings
 }
 
+// capped is resolv.conf with what resolvers make of its numbers: Go and libc cap
+// the timeout at 30 s and the attempts at 5, resolv.conf(5).
+func capped(names *fact.Names) fact.Resolv {
+	resolv := names.Resolv.Value
+	resolv.Timeout = min(cmp.Or(max(resolv.Timeout, 0), 5*time.Second), 30*time.Second)
+	resolv.Attempts = min(cmp.Or(max(resolv.Attempts, 0), 2), 5)
+	return resolv
+}
+
 // asked says what is known of one nameserver. A server that answered a moment
 // ago is not silent because of one lost packet.
 func (v *view) asked(n *fact.Nameserver, timeout time.Duration) server {
 	s := server{Nameserver: n}
 	answer, probed := n.Answer.Get()
 	switch {
-	case probed && answer.OK:
+	case probed && (answer.OK || n.Plain.Value.OK || v.overTCP() && n.TCP.Value.OK):
 		s.known = true
 	case n.NoRoute != "":
 		s.known, s.silent, s.reason = true, true, "no route: "+n.NoRoute

@@ -35,6 +35,9 @@ type Rule struct {
 var Rules = []Rule{
 	silentNameserver,
 	hiddenSource,
+	refusedEDNS,
+	onlyTCP,
+	failingPrograms,
 	unansweredCall,
 	hungGoroutine,
 	silentPeer,

@@ -32,7 +32,8 @@ func newCheck() *cobra.Command {
 		Short: "Says what is wrong, why, how long it would go unnoticed, and what to do",
 		Long: "Looks at this machine for about a second and says which of the four promises are broken: by what\n" +
 			"was seen, why, for how long it would go unnoticed, and what to do. At the end it says what it could\n" +
-			"not see. It sends one question to each nameserver and nothing else.",
+			"not see. It sends one question to each nameserver, and to one that does not answer well three more, and\n" +
+			"nothing else.",
 		Example: "  lifeline check                     look for a second\n" +
 			"  lifeline check --for 10s           look longer: rates are surer\n" +
 			"  lifeline check --only silence      one promise; or a rule, such as S002\n" +
@@ -63,7 +64,7 @@ func runCheck(cmd *cobra.Command, f *checkFlags) error {
 	}
 	n := node.New()
 	defer n.Close()
-	m, err := n.Watch(cmd.Context(), f.look, node.Want{Full: true, Probe: !f.noProbe, Goroutines: goroutinesOf(keep)})
+	m, err := n.Watch(cmd.Context(), f.look, node.Want{Full: true, Naming: naming(!f.noProbe), Goroutines: goroutinesOf(keep)})
 	if err != nil {
 		return blindError{err}
 	}

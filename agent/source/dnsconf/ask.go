@@ -3,6 +3,7 @@
 package dnsconf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,15 +33,15 @@ const (
 	datagramMax = 4096
 )
 
-// Ask asks a server one question over UDP, in one packet that is never sent
-// again, and waits for the answer up to timeout (zero means [Patience]) or until
+// Ask asks a server one question over UDP, as Go's resolver does with EDNS, in one
+// packet that is never sent again, and waits for the answer up to timeout (zero means [Patience]) or until
 // ctx ends. The packet leaves from the network namespace of the calling thread.
 //
 // Answers to another question, or that are no DNS messages, are passed over:
 // anybody can send them. A refusal by the machine, such as "connection
 // refused", is reported at once.
 func Ask(ctx context.Context, server netip.Addr, timeout time.Duration) fact.Answer {
-	return ask(ctx, netip.AddrPortFrom(server, port), timeout)
+	return ask(ctx, netip.AddrPortFrom(server, port), dnsclient.UDP, true, timeout)
 }
 
 // AskAll asks all nameservers of names at the same time, each once even when it
@@ -50,13 +51,15 @@ func AskAll(ctx context.Context, names *fact.Names, timeout time.Duration) {
 	askAll(ctx, names, port, timeout)
 }
 
-func ask(ctx context.Context, server netip.AddrPort, timeout time.Duration) fact.Answer {
+func ask(ctx context.Context, server netip.AddrPort, transport dnsclient.Transport, edns bool, timeout time.Duration) fact.Answer {
 	start := time.Now()
-	conn, err := dial(ctx, server)
+	within, cancel := context.WithTimeout(ctx, cmp.Or(max(timeout, 0), Patience))
+	defer cancel()
+	conn, err := dial(within, transport, server)
 	if err != nil {
 		return fact.Answer{After: time.Since(start), Error: reason(ctx, err)}
 	}
-	return exchange(ctx, conn, timeout)
+	return exchange(ctx, within, conn, edns, start)
 }
 
 func askAll(ctx context.Context, names *fact.Names, port uint16, timeout time.Duration) {
@@ -70,12 +73,17 @@ func askAll(ctx context.Context, names *fact.Names, port uint16, timeout time.Du
 		answer := new(fact.Answer)
 		answers[addr] = answer
 		// On this thread: the goroutine may run on one of another namespace.
-		conn, err := dial(ctx, netip.AddrPortFrom(addr, port))
+		start := time.Now()
+		conn, err := dial(ctx, dnsclient.UDP, netip.AddrPortFrom(addr, port))
 		if err != nil {
 			answer.Error = reason(ctx, err)
 			continue
 		}
-		wg.Go(func() { *answer = exchange(ctx, conn, timeout) })
+		wg.Go(func() {
+			within, cancel := context.WithTimeout(ctx, cmp.Or(max(timeout, 0), Patience))
+			defer cancel()
+			*answer = exchange(ctx, within, conn, true, start)
+		})
 	}
 	wg.Wait()
 	for i := range names.Nameservers {
@@ -86,7 +94,7 @@ func askAll(ctx context.Context, names *fact.Names, port uint16, timeout time.Du
 
 // dial returns a socket that is connected, so that an ICMP refusal reaches it,
 // and whose port the kernel chose at random.
-func dial(ctx context.Context, server netip.AddrPort) (*dnsclient.Conn, error) {
+func dial(ctx context.Context, transport dnsclient.Transport, server netip.AddrPort) (*dnsclient.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -98,7 +106,7 @@ func dial(ctx context.Context, server netip.AddrPort) (*dnsclient.Conn, error) {
 		}
 		addr = addr.WithZone(strconv.FormatUint(uint64(index), 10))
 	}
-	return dnsclient.Dial(ctx, dnsclient.UDP, netip.AddrPortFrom(addr, server.Port()))
+	return dnsclient.Dial(ctx, transport, netip.AddrPortFrom(addr, server.Port()))
 }
 
 // exchange sends the question, waits for its answer and closes conn.
@@ -106,16 +114,11 @@ func dial(ctx context.Context, server netip.AddrPort) (*dnsclient.Conn, error) {
 // The question is for the name servers of the root. It tells nobody which names
 // this machine looks up; every resolver has the answer at hand, as it needs it
 // itself (priming, RFC 8109); and one that may not or cannot answer says so,
-// which is a sign of life as well. It has no EDNS, which a few servers still drop.
-func exchange(ctx context.Context, conn *dnsclient.Conn, timeout time.Duration) fact.Answer {
+// which is a sign of life as well. Go's resolver asks with EDNS, and glibc's
+// without unless it is told otherwise.
+func exchange(ctx, within context.Context, conn *dnsclient.Conn, edns bool, start time.Time) fact.Answer {
 	defer conn.Close()
-	if timeout <= 0 {
-		timeout = Patience
-	}
-	within, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	start := time.Now()
-	question, err := dnsclient.NewQuery(".", dnsmessage.TypeNS, false)
+	question, err := dnsclient.NewQuery(".", dnsmessage.TypeNS, edns)
 	var answer []byte
 	if err == nil {
 		answer, err = conn.Exchange(within, question)
@@ -139,7 +142,7 @@ func reason(ctx context.Context, err error) string {
 	}
 	var errno syscall.Errno
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return "timed out"
 	case errors.As(err, &errno):
 		return errno.Error()

@@ -22,8 +22,18 @@ func inspect(m *image) (fact.Program, error) {
 	if err != nil {
 		return p, m.notProgram(err.Error())
 	}
+	p, _, err = identify(m, f)
+	return p, err
+}
+
+// errNoInfo is the error of what only Go's linker leaves, without what else it
+// leaves.
+var errNoInfo = errors.New("a Go program without build information: older than Go 1.13, or taken out")
+
+// identify says what program an ELF file is, and how its builder was set.
+func identify(m *image, f *elf.File) (p fact.Program, info *debug.BuildInfo, err error) {
 	if f.Type != elf.ET_EXEC && f.Type != elf.ET_DYN {
-		return p, m.notProgram("an ELF file of type " + f.Type.String())
+		return p, nil, m.notProgram("an ELF file of type " + f.Type.String())
 	}
 	p.Static = !slices.ContainsFunc(f.Progs, func(s *elf.Prog) bool { return s.Type == elf.PT_INTERP })
 
@@ -32,21 +42,21 @@ func inspect(m *image) (fact.Program, error) {
 	named := f.Section(".shstrtab") != nil
 	if named && f.Section(".go.buildinfo") == nil {
 		if f.Section(".gopclntab") != nil || f.Section(".note.go.buildid") != nil {
-			return p, errors.New("a Go program without build information: older than Go 1.13, or taken out")
+			return p, nil, errNoInfo
 		}
-		return p, nil
+		return p, nil, nil
 	}
-	info, err := buildinfo.Read(m)
+	info, err = buildinfo.Read(m)
 	switch {
 	case err == nil:
 		describe(&p, info)
-		return p, nil
+		return p, info, nil
 	case m.failed != nil:
-		return p, m.failed
+		return p, nil, m.failed
 	case named:
-		return p, fmt.Errorf("a Go program with damaged build information: %w", err)
+		return p, nil, fmt.Errorf("a Go program with damaged build information: %w", err)
 	default:
-		return p, nil
+		return p, nil, nil
 	}
 }
 
