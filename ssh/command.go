@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,9 @@ type Command struct {
 	// Env is sent before the command, as NAME=value. A server that refuses one (sshd
 	// takes what AcceptEnv names) makes the command fail before it is sent.
 	Env []string
+	// SendEnv is sent before the command too, as NAME=value, and a server may leave
+	// it out without a word: so does OpenSSH with its SendEnv and SetEnv.
+	SendEnv []string
 
 	// Stdin is what the command reads; nil is an empty file. Wait does not wait
 	// for a Reader that does not return.
@@ -250,16 +254,36 @@ func (cmd *Command) prepare(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	for _, variable := range cmd.Env {
-		name, value, ok := strings.Cut(variable, "=")
-		if !ok || name == "" {
-			return fmt.Errorf("%q in Command.Env is not NAME=value", variable)
+	for _, text := range cmd.Env {
+		v, err := parseVariable(text)
+		if err == nil {
+			err = s.request(ctx, "env", v, nil)
 		}
-		if err := s.request(ctx, "env", struct{ Name, Value string }{name, value}, nil); err != nil {
-			return fmt.Errorf("%s of Command.Env: %w", name, err)
+		if err != nil {
+			return fmt.Errorf("%s of Command.Env: %w", v.Name, err)
+		}
+	}
+	for _, text := range cmd.SendEnv {
+		v, err := parseVariable(text)
+		if err == nil {
+			err = s.tell(ctx, "env", v)
+		}
+		if err != nil {
+			return fmt.Errorf("%s of Command.SendEnv: %w", v.Name, err)
 		}
 	}
 	return nil
+}
+
+// variable is an env request (RFC 4254, section 6.4).
+type variable struct{ Name, Value string }
+
+func parseVariable(text string) (variable, error) {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok || name == "" {
+		return variable{Name: strconv.Quote(name)}, errors.New("it is not NAME=value")
+	}
+	return variable{name, value}, nil
 }
 
 // finish must be called once, whatever became of the command.
@@ -329,13 +353,10 @@ func (cmd *Command) tell(ctx context.Context, kind string, payload any) error {
 		return errors.New("ssh: the command was not started")
 	}
 	began := time.Now()
-	limited, cancel := within(ctx, "Request", s.budgets.Request)
-	defer cancel()
-	_, err := await(limited, s.client, func() (bool, error) { return s.channel.SendRequest(kind, false, xssh.Marshal(payload)) }, nil)
-	if err == nil {
-		return nil
+	if err := s.tell(ctx, kind, payload); err != nil {
+		return s.client.fail(Run, MayHaveRun, began, err)
 	}
-	return s.client.fail(Run, MayHaveRun, began, err)
+	return nil
 }
 
 // message is a pty-req (RFC 4254, section 6.2).

@@ -129,6 +129,17 @@ func (s *session) request(ctx context.Context, kind string, payload any, then fu
 	return err
 }
 
+// tell makes a request within the budget of which no answer is asked.
+func (s *session) tell(ctx context.Context, kind string, payload any) error {
+	limited, cancel := within(ctx, "Request", s.budgets.Request)
+	defer cancel()
+	_, err := await(limited, s.client, func() (bool, error) { return s.channel.SendRequest(kind, false, xssh.Marshal(payload)) }, nil)
+	if err != nil && limited.Err() == nil {
+		return s.client.because(err)
+	}
+	return err
+}
+
 // abandon gives the channel up, without waiting: kill is called, if there is
 // one, then the channel is closed. Whatever still comes is read and dropped. A
 // channel that the server has not closed too after a while counts until it has.

@@ -146,6 +146,16 @@ func TestOpenSSH(t *testing.T) {
 	if err := cmd.Run(t.Context()); !errors.Is(err, ssh.ErrRefused) || !strings.Contains(err.Error(), "SECRET") {
 		t.Error(err)
 	}
+	cmd = client.Command("echo $LIFELINE_A-$SECRET")
+	cmd.SendEnv = []string{"SECRET=1", "LIFELINE_A=taken"} // what AcceptEnv does not have is left out, as ssh has it
+	if out, err := cmd.Output(t.Context()); err != nil || string(out) != "taken-\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	cmd = client.Command("true")
+	cmd.SendEnv = []string{"=secret"}
+	if err := cmd.Run(t.Context()); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "NAME=value") {
+		t.Error(err)
+	}
 	cmd = client.Command("cat")
 	text := bytes.Repeat([]byte("0123456789abcdef"), 1<<19)
 	cmd.Stdin = bytes.NewReader(text)
