@@ -58,7 +58,7 @@ var layers = []layer{
 	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
-	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", xcrypto}, "commands on many hosts: one answer for each, always"},
+	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},
 
 	{"agent/source/capability", library, []string{xsys}, "which rights this thread has"},
 	{"agent/source/netns", library, []string{"agent/fact", "agent/source/capability", "bound", xsys}, "network namespaces and their settings"},
@@ -82,7 +82,7 @@ var layers = []layer{
 
 	{"agent/act/evac", library, []string{"agent/fact", "agent/source/conntrack", "agent/source/route", netlink, xsys}, "resets the flows that a node forwards, before it goes"},
 	{"agent/act/tune", library, []string{"agent/act", "agent/fact", "agent/census", "agent/source/*", "bound", ebpf, xsys}, "shortens keepalive of running programs, and gives it back"},
-	{"agent/cmd/lifeline", command, []string{"bound", "ssh", "ssh/sshconf", "agent/*", "agent/act/*", "agent/source/*", "agent/lab/*", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
+	{"agent/cmd/lifeline", command, []string{"bound", "ssh", "ssh/sftp", "ssh/sshconf", "agent/*", "agent/act/*", "agent/source/*", "agent/lab/*", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
 	{"agent/lab", support, []string{".", "bound", "ssh", "internal/need", "internal/leakcheck", xcrypto, xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},

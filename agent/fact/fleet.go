@@ -18,6 +18,14 @@ const (
 // Outcomes is all of them, the good first.
 var Outcomes = []Outcome{OutcomeOK, OutcomeFailed, OutcomeUnreachable, OutcomeTimedOut, OutcomeNotRun}
 
+// Copied is what was copied to or from a host.
+type Copied struct {
+	Files   int      // that are complete
+	Bytes   int64    // that were copied
+	Resumed int64    // bytes that were there before
+	Skipped []string // what was left out: the first thousand
+}
+
 // HostAnswer is what one host answered to a command, or to several one after the
 // other, or why it did not.
 type HostAnswer struct {
@@ -26,7 +34,7 @@ type HostAnswer struct {
 	Exit    Known[int] // status; unknown where a signal ended the command, or nobody said how it ended
 	Signal  string     // that ended the command, without SIG
 
-	Phase      string // how far it came: connect, handshake, authentication, open, request, run; "" when not begun
+	Phase      string // how far it came: connect, handshake, authentication, open, request, run, copy; "" when not begun
 	Reason     string // one line, without what differs from host to host; "" where all is well
 	Detail     string // the whole error in one line
 	MayHaveRun bool   // it was sent, and how it ended is not known
@@ -37,5 +45,6 @@ type HostAnswer struct {
 	Attempts  int // connections that were tried
 	Stdout    []byte
 	Stderr    []byte
-	Truncated bool // there was more output than is here
+	Truncated bool    // there was more output than is here
+	Copied    *Copied // nil when nothing was to be copied
 }

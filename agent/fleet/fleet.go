@@ -1,6 +1,6 @@
-// Package fleet runs commands on many hosts at a time, over package ssh, and has
-// exactly one answer for each of them: also for those that hang, panic or are
-// not asked any more.
+// Package fleet runs commands on many hosts at a time and copies files to and
+// from them, over package ssh, and has exactly one answer for each of them: also
+// for those that hang, panic or are not asked any more.
 //
 // Every host has its own bounds and none waits for another: [Plan.Bound] states
 // when the last answer is there.
@@ -17,6 +17,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/bound"
 	"github.com/lifeline-go/lifeline/ssh"
+	"github.com/lifeline-go/lifeline/ssh/sftp"
 )
 
 const (
@@ -31,35 +32,50 @@ const (
 	grace = 2 * time.Second
 )
 
-// Conn is a connection to a host; [*ssh.Client] is one.
-type Conn interface {
-	Command(line string) *ssh.Command
-	Close() error
+// Conn is a connection to a host.
+type Conn struct {
+	*ssh.Client
+	Env []string // for all commands, as NAME=value; the host may leave it out
 }
 
-// Plan is what to run where. Hosts, Commands and Dial must be given; for the
-// rest the zero value is the recommended one. It must not be changed while it
-// runs.
+// Plan is what to do where. Hosts, Steps or Script, and Dial must be given; for
+// the rest the zero value is the recommended one. It must not be changed while
+// it runs.
 type Plan struct {
 	Hosts []string // each is asked once for each time it is here
 
-	// Commands are run on each host one after the other over one connection, each
-	// as a command of its own, until one fails.
-	Commands []string
+	// Steps are done on each host one after the other over one connection, each
+	// command by itself, until one fails.
+	Steps []Step
+
+	// Script is taken in place of Steps: what to do as it comes. Each host does it
+	// at its own pace, and keeps its connection until the script has ended. All
+	// hosts, or all of a batch, are begun at once; Window is how many of them do
+	// something at a time.
+	Script *Script
+	// Did is told of each step that a host has done, before it begins the next, and
+	// whether it will do no more. The answer has the output of that step alone where
+	// there is a Script. It must not wait.
+	Did func(i int, a fact.HostAnswer, last bool)
+	// KeepGoing has a host go on when a command failed or was too slow, so that its
+	// answer is that of the last. A host that was lost, or where a copy failed, does
+	// not.
+	KeepGoing bool
 
 	// Dial connects. It must return when its context ends, which is that of one
 	// attempt: a Dial that does not is left behind, and its host answered for.
-	Dial func(ctx context.Context, host string) (Conn, error)
+	Dial func(ctx context.Context, host string) (*Conn, error)
 
 	// Window is how many hosts are asked at a time. Zero means 64.
 	Window int
 	// Connect bounds each attempt to connect, log-in included. Zero means 15 s.
 	Connect time.Duration
-	// Timeout bounds each command. Zero means 1 h.
+	// Timeout bounds each step. Zero means 1 h.
 	Timeout time.Duration
 	// Retries is how often a host is tried again when nothing was sent to it: never
 	// when the command may have run, when the host key was not accepted, or when
-	// the host did not let the user in.
+	// the host did not let the user in. A copy whose connection was lost is tried
+	// again: it takes the target's name when it is complete.
 	Retries int
 	// Batches are how many hosts are begun with, and then, when all of these have
 	// answered, begun with next; the last holds for the rest. None means all.
@@ -79,8 +95,12 @@ type Plan struct {
 	// is 1 GiB. Zero means 16 MiB.
 	MaxOutput int
 
-	// Began is told of each host that is begun. It must not wait.
+	// Began is told of each host that is begun, and with a Script of each step that
+	// a host begins. It must not wait.
 	Began func(host string)
+	// Copying is told how far a copy is, ten times a second at most for each host.
+	// It must not wait.
+	Copying func(host string, p sftp.Progress)
 }
 
 func (p Plan) settled() Plan {
@@ -94,11 +114,16 @@ func (p Plan) settled() Plan {
 	return p
 }
 
-// Bound returns within which every host has answered from when it was begun.
+// Bound returns within which every host has answered from when it was begun; with
+// a Script, from when it began a step.
 func (p Plan) Bound() time.Duration {
 	p = p.settled()
 	b := sum(grace, 0)
-	for range p.Commands {
+	steps := len(p.Steps)
+	if p.Script != nil {
+		steps = 1
+	}
+	for range steps {
 		b = sum(b, p.Timeout)
 	}
 	for range p.Retries + 1 {
@@ -126,8 +151,13 @@ func (p Plan) Run(ctx context.Context) iter.Seq[fact.HostAnswer] {
 	return func(yield func(fact.HostAnswer) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		r := &run{Plan: p.settled()}
+		r := &run{Plan: p.settled(), script: p.Script}
 		r.room.Store(mostOutput)
+		if r.script == nil {
+			r.script = &Script{steps: p.Steps, ended: true}
+		} else {
+			r.turns = make(chan struct{}, r.Window)
+		}
 		left := false
 		give := func(a fact.HostAnswer) {
 			if !left && !yield(a) {
@@ -150,7 +180,9 @@ func (p Plan) Run(ctx context.Context) iter.Seq[fact.HostAnswer] {
 // run is a plan under way.
 type run struct {
 	Plan
-	room    atomic.Int64 // bytes of output that may still be kept
+	script  *Script
+	turns   chan struct{} // holds the hosts that do something; nil where they take turns as a whole
+	room    atomic.Int64  // bytes of output that may still be kept
 	failed  int
 	stopped string // why no more hosts are begun
 }
@@ -169,7 +201,7 @@ func (r *run) batch(i, left int) int {
 func (r *run) ask(ctx context.Context, hosts []string, give func(fact.HostAnswer)) (begun int) {
 	answers := make(chan fact.HostAnswer)
 	for running := 0; ; running-- {
-		for running < r.Window && begun < len(hosts) && r.mayGoOn(ctx) {
+		for (running < r.Window || r.turns != nil) && begun < len(hosts) && r.mayGoOn(ctx) {
 			host := hosts[begun]
 			go func() { answers <- r.answer(ctx, host) }()
 			begun++
@@ -206,9 +238,9 @@ func (r *run) mayGoOn(ctx context.Context) bool {
 func (r *run) answer(ctx context.Context, host string) fact.HostAnswer {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &task{run: r, host: host, started: time.Now()}
+	t := &task{run: r, host: host, started: time.Now(), busy: make(chan bool)}
 	t.stdout, t.stderr = &output{task: t}, &output{task: t, stderr: true}
-	if r.Began != nil {
+	if r.Began != nil && r.turns == nil {
 		r.Began(host)
 	}
 	answers := make(chan fact.HostAnswer, 1)
@@ -216,20 +248,28 @@ func (r *run) answer(ctx context.Context, host string) fact.HostAnswer {
 	limit := r.Bound()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	select {
-	case a := <-answers:
-		return a
-	case <-timer.C:
-	case <-ctx.Done():
-		limit = grace
-		timer.Reset(grace)
+	if r.turns != nil {
+		timer.Stop() // until it begins a step
+	}
+	over := ctx.Done()
+	for {
 		select {
 		case a := <-answers:
 			return a
+		case busy := <-t.busy:
+			if over == nil {
+				continue
+			}
+			if timer.Stop(); busy {
+				timer.Reset(limit)
+			}
+		case <-over:
+			over, limit = nil, grace
+			timer.Reset(grace)
 		case <-timer.C:
+			return t.lost(limit)
 		}
 	}
-	return t.lost(limit)
 }
 
 // lost answers for a host that something holds which has no bound.

@@ -16,6 +16,13 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
 
+func steps(lines ...string) (all []Step) {
+	for _, line := range lines {
+		all = append(all, Step{Command: line})
+	}
+	return all
+}
+
 func hosts(n int) (names []string) {
 	for i := range n {
 		names = append(names, fmt.Sprintf("h%03d", i))
@@ -73,7 +80,7 @@ func TestOutcomes(t *testing.T) {
 	} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
-			got := answers(t, t.Context(), Plan{Hosts: []string{"h"}, Commands: []string{line}, Dial: s.dial, Timeout: 5 * time.Second})["h"]
+			got := answers(t, t.Context(), Plan{Hosts: []string{"h"}, Steps: steps(line), Dial: s.dial, Timeout: 5 * time.Second})["h"]
 			want.Host, want.Attempts, want.Started, want.Took = "h", 1, got.Started, got.Took
 			want.Detail = got.Detail
 			if reason, _, _ := strings.Cut(want.Reason, ", "); strings.HasPrefix(got.Reason, reason) { // how long differs
@@ -100,8 +107,8 @@ func TestFrozen(t *testing.T) {
 	var healthy time.Duration
 	began := time.Now()
 	p := Plan{
-		Hosts: hosts(200), Commands: []string{"say x"}, Connect: 4 * time.Second, Timeout: 30 * time.Second,
-		Dial: func(ctx context.Context, host string) (Conn, error) {
+		Hosts: hosts(200), Steps: steps("say x"), Connect: 4 * time.Second, Timeout: 30 * time.Second,
+		Dial: func(ctx context.Context, host string) (*Conn, error) {
 			if strings.HasSuffix(host, "7") {
 				return s.dialTo(ctx, silent.Addr().String(), host)
 			}
@@ -131,7 +138,7 @@ func TestTwoHundred(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
 	began := time.Now()
-	expect(t, answers(t, t.Context(), Plan{Hosts: hosts(200), Commands: []string{"sleep 20ms"}, Dial: s.dial}), map[fact.Outcome]int{fact.OutcomeOK: 200})
+	expect(t, answers(t, t.Context(), Plan{Hosts: hosts(200), Steps: steps("sleep 20ms"), Dial: s.dial}), map[fact.Outcome]int{fact.OutcomeOK: 200})
 	t.Logf("200 hosts of a server in this process: %v", time.Since(began))
 	if s.mostAt > 64 {
 		t.Errorf("%d at a time", s.mostAt)
@@ -141,7 +148,7 @@ func TestTwoHundred(t *testing.T) {
 func TestWindow(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	expect(t, answers(t, t.Context(), Plan{Hosts: hosts(30), Commands: []string{"sleep 5ms"}, Dial: s.dial, Window: 3}), map[fact.Outcome]int{fact.OutcomeOK: 30})
+	expect(t, answers(t, t.Context(), Plan{Hosts: hosts(30), Steps: steps("sleep 5ms"), Dial: s.dial, Window: 3}), map[fact.Outcome]int{fact.OutcomeOK: 30})
 	if s.mostAt > 3 {
 		t.Errorf("%d at a time", s.mostAt)
 	}
@@ -151,7 +158,7 @@ func TestWindow(t *testing.T) {
 func TestScript(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	all := answers(t, t.Context(), Plan{Hosts: hosts(3), Commands: []string{"say a", "say b", "exit 4", "say c"}, Dial: s.dial})
+	all := answers(t, t.Context(), Plan{Hosts: hosts(3), Steps: steps("say a", "say b", "exit 4", "say c"), Dial: s.dial})
 	expect(t, all, map[fact.Outcome]int{fact.OutcomeFailed: 3})
 	if a := all["h001"]; string(a.Stdout) != "a\nb\n" || a.Command != "exit 4" || a.Exit != fact.Seen(4) {
 		t.Errorf("%+v", a)
@@ -164,7 +171,7 @@ func TestScript(t *testing.T) {
 func TestMaxFail(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	all := answers(t, t.Context(), Plan{Hosts: hosts(50), Commands: []string{"exit 1"}, Dial: s.dial, Window: 2, MaxFail: share(t, "10%")})
+	all := answers(t, t.Context(), Plan{Hosts: hosts(50), Steps: steps("exit 1"), Dial: s.dial, Window: 2, MaxFail: share(t, "10%")})
 	n := count(all)
 	if n[fact.OutcomeFailed] < 6 || n[fact.OutcomeFailed] > 7 || n[fact.OutcomeNotRun] != 50-n[fact.OutcomeFailed] || len(s.ran) != n[fact.OutcomeFailed] {
 		t.Error(n)
@@ -187,7 +194,7 @@ func share(t *testing.T, text string) Share {
 func TestBatches(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	p := Plan{Hosts: hosts(10), Commands: []string{"sleep 10ms"}, Dial: s.dial, Batches: []Share{share(t, "1"), share(t, "40%")}}
+	p := Plan{Hosts: hosts(10), Steps: steps("sleep 10ms"), Dial: s.dial, Batches: []Share{share(t, "1"), share(t, "40%")}}
 	var begun []int
 	var n atomic.Int32
 	p.Began = func(string) { n.Add(1) }
@@ -197,7 +204,7 @@ func TestBatches(t *testing.T) {
 	if len(begun) != 10 || begun[0] != 1 || begun[4] != 5 || begun[8] != 9 || begun[9] != 10 {
 		t.Error(begun)
 	}
-	p.Commands = []string{"exit 1"}
+	p.Steps = steps("exit 1")
 	expect(t, answers(t, t.Context(), p), map[fact.Outcome]int{fact.OutcomeFailed: 1, fact.OutcomeNotRun: 9})
 }
 
@@ -206,13 +213,13 @@ func TestRetries(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
 	var tries atomic.Int32
-	flaky := func(ctx context.Context, host string) (Conn, error) {
+	flaky := func(ctx context.Context, host string) (*Conn, error) {
 		if tries.Add(1) < 3 {
 			return s.dialTo(ctx, "127.0.0.1:1", host) // refused
 		}
 		return s.dial(ctx, host)
 	}
-	p := Plan{Hosts: []string{"h"}, Commands: []string{"say x"}, Dial: flaky, Retries: 2}
+	p := Plan{Hosts: []string{"h"}, Steps: steps("say x"), Dial: flaky, Retries: 2}
 	a := answers(t, t.Context(), p)["h"]
 	if a.Outcome != fact.OutcomeOK || a.Attempts != 3 {
 		t.Errorf("%+v", a)
@@ -222,7 +229,7 @@ func TestRetries(t *testing.T) {
 	if a := answers(t, t.Context(), p)["h"]; a.Outcome != fact.OutcomeUnreachable || a.Attempts != 2 || a.Phase != "connect" {
 		t.Errorf("%+v", a)
 	}
-	p.Dial, p.Commands, p.Retries = s.dial, []string{"die"}, 5
+	p.Dial, p.Steps, p.Retries = s.dial, steps("die"), 5
 	if a := answers(t, t.Context(), p)["h"]; a.Outcome != fact.OutcomeUnreachable || !a.MayHaveRun || a.Attempts != 1 {
 		t.Errorf("%+v", a)
 	}
@@ -234,7 +241,7 @@ func TestInterrupt(t *testing.T) {
 	s := serve(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p := Plan{Hosts: hosts(20), Commands: []string{"sleep 50s"}, Dial: s.dial, Window: 8}
+	p := Plan{Hosts: hosts(20), Steps: steps("sleep 50s"), Dial: s.dial, Window: 8}
 	var at time.Time
 	go func() {
 		for {
@@ -269,8 +276,8 @@ func TestFaults(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	p := Plan{
-		Hosts: []string{"ok", "panics", "errs", "holds", "writes"}, Commands: []string{"say x"},
-		Dial: func(ctx context.Context, host string) (Conn, error) {
+		Hosts: []string{"ok", "panics", "errs", "holds", "writes"}, Steps: steps("say x"),
+		Dial: func(ctx context.Context, host string) (*Conn, error) {
 			switch host {
 			case "panics":
 				panic("oh\nno")
@@ -308,7 +315,7 @@ func TestFaults(t *testing.T) {
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	p := Plan{Hosts: hosts(2), Commands: []string{"flood"}, Dial: s.dial, Timeout: 3 * time.Second, MaxOutput: 64 << 10}
+	p := Plan{Hosts: hosts(2), Steps: steps("flood"), Dial: s.dial, Timeout: 3 * time.Second, MaxOutput: 64 << 10}
 	for _, a := range answers(t, t.Context(), p) {
 		if a.Outcome != fact.OutcomeTimedOut || !a.Truncated || len(a.Stdout) != 64<<10 {
 			t.Errorf("%s, truncated %v, %d bytes", a.Outcome, a.Truncated, len(a.Stdout))
@@ -329,7 +336,7 @@ func TestFlood(t *testing.T) {
 func TestLeave(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	p := Plan{Hosts: hosts(9), Commands: []string{"sleep 50ms"}, Dial: s.dial, Window: 3}
+	p := Plan{Hosts: hosts(9), Steps: steps("sleep 50ms"), Dial: s.dial, Window: 3}
 	for range p.Run(t.Context()) {
 		break
 	}
@@ -355,11 +362,11 @@ func TestShare(t *testing.T) {
 }
 
 func TestBound(t *testing.T) {
-	p := Plan{Commands: []string{"a", "b"}, Timeout: 10 * time.Second, Connect: time.Second, Retries: 1}
+	p := Plan{Steps: steps("a", "b"), Timeout: 10 * time.Second, Connect: time.Second, Retries: 1}
 	if got := p.Bound(); got != 34*time.Second {
 		t.Error(got)
 	}
-	if got := (Plan{Commands: []string{"a", "b"}, Timeout: 1<<63 - 1}).Bound(); got != 1<<63-1 {
+	if got := (Plan{Steps: steps("a", "b"), Timeout: 1<<63 - 1}).Bound(); got != 1<<63-1 {
 		t.Error(got)
 	}
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/bound"
 	"github.com/lifeline-go/lifeline/ssh"
+	"github.com/lifeline-go/lifeline/ssh/sftp"
 )
 
 // lateError is the cause of a context whose time is over.
@@ -31,9 +34,12 @@ func (e *lateError) Is(target error) bool { return target == context.DeadlineExc
 // Timeout is true, as in net.Error.
 func (e *lateError) Timeout() bool { return true }
 
-// judge makes an answer of how a command ended; cmd is nil when there was no
-// connection to run it on.
-func (t *task) judge(ctx context.Context, cmd *ssh.Command, err error) fact.HostAnswer {
+// judge makes an answer of how a step ended; cmd is nil when it is a copy, or
+// there was no connection to run it on.
+func (t *task) judge(ctx context.Context, step Step, cmd *ssh.Command, err error) fact.HostAnswer {
+	if step.Copy != nil && err == nil {
+		return t.copiedAll()
+	}
 	if cmd != nil {
 		if exit, ok := cmd.Exit(); ok {
 			return t.exited(exit, err)
@@ -46,13 +52,27 @@ func (t *task) judge(ctx context.Context, cmd *ssh.Command, err error) fact.Host
 	outcome, reason := fact.OutcomeUnreachable, brief(e)
 	var late *lateError
 	var budget *ssh.BudgetError
+	copying := e.Phase == sftp.Copying
 	switch {
+	case ctx.Err() != nil && step.Copy != nil && !copying:
+		outcome, reason = fact.OutcomeNotRun, "interrupted before anything was copied"
+	case ctx.Err() != nil && copying:
+		outcome, reason = fact.OutcomeFailed, "interrupted"
 	case ctx.Err() != nil && e.Fate == ssh.NotSent:
 		outcome, reason = fact.OutcomeNotRun, "interrupted before the command was sent"
 	case ctx.Err() != nil:
 		outcome, reason = fact.OutcomeFailed, "interrupted"
-	case cmd != nil && errors.As(err, &late):
+	case (cmd != nil || step.Copy != nil && t.conn != nil) && errors.As(err, &late):
 		outcome, reason = fact.OutcomeTimedOut, late.Error()
+	case copying && errors.As(err, &budget):
+		outcome, reason = fact.OutcomeTimedOut, "its sftp server did not answer for "+bound.Format(budget.Limit)
+	case copying && !lost(err):
+		outcome = fact.OutcomeFailed
+		if status := (*sftp.StatusError)(nil); !step.Copy.Get && errors.As(err, &status) && errors.Is(err, fs.ErrNotExist) {
+			reason = "it has no directory " + path.Dir(step.Copy.Remote)
+		}
+	case step.Copy != nil && e.Phase == ssh.Request && errors.Is(err, ssh.ErrRefused):
+		outcome, reason = fact.OutcomeFailed, "its sshd has no subsystem sftp, which copies go by"
 	case e.Phase == ssh.Run && errors.As(err, &budget):
 		outcome = fact.OutcomeTimedOut
 	case e.Phase == ssh.Run && (errors.Is(err, ssh.ErrNoStatus) || !lost(err)):
@@ -65,6 +85,20 @@ func (t *task) judge(ctx context.Context, cmd *ssh.Command, err error) fact.Host
 	a := t.so(outcome, reason)
 	a.Detail = oneLine(err.Error())
 	a.Phase, a.MayHaveRun = string(e.Phase), e.Fate == ssh.MayHaveRun
+	return a
+}
+
+// copiedAll is the answer to a copy that is complete, as far as it can be.
+func (t *task) copiedAll() fact.HostAnswer {
+	a := t.so(fact.OutcomeOK, "")
+	a.Phase = string(sftp.Copying)
+	if a.Copied != nil && len(a.Copied.Skipped) > 0 {
+		more := ""
+		if n := len(a.Copied.Skipped) - 1; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		a.Reason = oneLine(fmt.Sprintf("left out, as no file, directory or link within the tree: %s%s", a.Copied.Skipped[0], more))
+	}
 	return a
 }
 
@@ -89,12 +123,17 @@ func brief(e *ssh.Error) string {
 	}
 	var late *lateError
 	var silence *ssh.SilenceError
+	var budget *ssh.BudgetError
 	var name *net.DNSError
 	var errno syscall.Errno
 	numbered := errors.As(e.Err, &errno)
 	switch {
 	case errors.As(e.Err, &late):
 		return late.Error()
+	case errors.As(e.Err, &budget) && (e.Phase == ssh.Connect || e.Phase == ssh.Handshake || e.Phase == ssh.Authentication):
+		return before(budget) + "no connection within " + bound.Format(budget.Limit)
+	case errors.As(e.Err, &budget) && (e.Phase == ssh.Open || e.Phase == ssh.Request):
+		return before(budget) + "no answer within " + bound.Format(budget.Limit)
 	case errors.As(e.Err, &name):
 		return "its name does not resolve: " + name.Err
 	case errors.As(e.Err, &silence):

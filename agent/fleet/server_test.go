@@ -173,16 +173,16 @@ func (f *freezer) Close() error {
 }
 
 // dial connects to a host of the server.
-func (s *server) dial(ctx context.Context, host string) (Conn, error) {
+func (s *server) dial(ctx context.Context, host string) (*Conn, error) {
 	return s.dialTo(ctx, s.ln.Addr().String(), host)
 }
 
-func (s *server) dialTo(ctx context.Context, addr, host string) (Conn, error) {
+func (s *server) dialTo(ctx context.Context, addr, host string) (*Conn, error) {
 	client, err := ssh.Dial(ctx, addr, ssh.Config{
 		User: host, HostKey: xssh.InsecureIgnoreHostKey(), Liveness: ssh.Liveness{Silence: 2 * time.Second},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return client, nil
+	return &Conn{Client: client}, nil
 }

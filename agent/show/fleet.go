@@ -1,8 +1,10 @@
 package show
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -33,44 +35,100 @@ type fleetHost struct {
 	Stdout     string       `json:"stdout"`
 	Stderr     string       `json:"stderr"`
 	Truncated  bool         `json:"truncated"`
+	Copied     *fleetCopied `json:"copied"`
 }
 
-// FleetJSON writes what hosts answered as one document. Output that is not UTF-8
-// has U+FFFD where it is not.
-func FleetJSON(w io.Writer, m *fact.Machine, answers []fact.HostAnswer, took time.Duration) error {
+type fleetCopied struct {
+	Files   int      `json:"files"`
+	Bytes   int64    `json:"bytes"`
+	Resumed int64    `json:"resumed_bytes"`
+	Skipped []string `json:"skipped"`
+}
+
+// FleetJSON writes what hosts answered as one document; in one line where there
+// will be others. Output that is not UTF-8 has U+FFFD where it is not. Hosts are
+// written one by one: all that they said may be a lot.
+func FleetJSON(w io.Writer, m *fact.Machine, answers []fact.HostAnswer, took time.Duration, line bool) error {
+	counts := make(map[fact.Outcome]int)
+	for _, o := range fact.Outcomes {
+		counts[o] = 0
+	}
+	for i := range answers {
+		counts[answers[i].Outcome]++
+	}
+	var frame bytes.Buffer
+	err := encode(&frame, struct {
+		Head
+		Counts map[fact.Outcome]int `json:"counts"`
+		MS     float64              `json:"ms"`
+		Hosts  []struct{}           `json:"hosts"`
+	}{head(m), counts, milliseconds(took), []struct{}{}}, line)
+	if err != nil {
+		return err
+	}
+	start, inner, end := "", "", "]}\n"
+	if !line {
+		start, inner, end = "\n    ", "    ", "\n  ]\n}\n"
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	before := bytes.LastIndexByte(frame.Bytes(), '[') + 1 // hosts are the last of it
+	_, _ = out.Write(frame.Bytes()[:before])              // the error of out stays
+	for i := range answers {
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		_, _ = out.WriteString(start)
+		e := json.NewEncoder(&lastLine{to: out})
+		e.SetEscapeHTML(false)
+		if !line {
+			e.SetIndent(inner, "  ")
+		}
+		if err := e.Encode(jsonOf(&answers[i])); err != nil {
+			return err
+		}
+	}
+	_, _ = out.WriteString(end)
+	return out.Flush()
+}
+
+// lastLine leaves out the end of line that json.Encoder writes last.
+type lastLine struct{ to io.Writer }
+
+func (l *lastLine) Write(p []byte) (int, error) {
+	n, err := l.to.Write(bytes.TrimSuffix(p, []byte("\n")))
+	if err == nil {
+		n = len(p)
+	}
+	return n, err
+}
+
+func jsonOf(a *fact.HostAnswer) fleetHost {
 	given := func(text string) *string {
 		if text == "" {
 			return nil
 		}
 		return &text
 	}
-	hosts, counts := make([]fleetHost, 0, len(answers)), make(map[fact.Outcome]int)
-	for _, o := range fact.Outcomes {
-		counts[o] = 0
+	h := fleetHost{
+		Host: a.Host, Outcome: a.Outcome, Signal: given(a.Signal), Phase: given(a.Phase), Reason: given(a.Reason), Detail: given(a.Detail), MayHaveRun: a.MayHaveRun,
+		Command: given(a.Command), Attempts: a.Attempts, MS: milliseconds(a.Took),
+		Stdout: string(a.Stdout), Stderr: string(a.Stderr), Truncated: a.Truncated,
 	}
-	for i := range answers {
-		a := &answers[i]
-		counts[a.Outcome]++
-		h := fleetHost{
-			Host: a.Host, Outcome: a.Outcome, Signal: given(a.Signal), Phase: given(a.Phase), Reason: given(a.Reason), Detail: given(a.Detail), MayHaveRun: a.MayHaveRun,
-			Command: given(a.Command), Attempts: a.Attempts, MS: float64(a.Took.Round(time.Microsecond)) / float64(time.Millisecond),
-			Stdout: string(a.Stdout), Stderr: string(a.Stderr), Truncated: a.Truncated,
-		}
-		if exit, ok := a.Exit.Get(); ok {
-			h.Exit = &exit
-		}
-		if !a.Started.IsZero() {
-			started := a.Started.Round(0)
-			h.Started = &started
-		}
-		hosts = append(hosts, h)
+	if exit, ok := a.Exit.Get(); ok {
+		h.Exit = &exit
 	}
-	return encode(w, struct {
-		Head
-		Counts map[fact.Outcome]int `json:"counts"`
-		MS     float64              `json:"ms"`
-		Hosts  []fleetHost          `json:"hosts"`
-	}{head(m), counts, float64(took.Round(time.Microsecond)) / float64(time.Millisecond), hosts}, false)
+	if !a.Started.IsZero() {
+		started := a.Started.Round(0)
+		h.Started = &started
+	}
+	if c := a.Copied; c != nil {
+		h.Copied = &fleetCopied{c.Files, c.Bytes, c.Resumed, append([]string{}, c.Skipped...)}
+	}
+	return h
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }
 
 // Output is what hosts wrote alike.
@@ -158,12 +216,16 @@ func Differences(w io.Writer, groups []Output, terminal bool) error {
 // FleetSummary writes which hosts did not do well, those alike together, and
 // how many there are of each.
 func FleetSummary(w io.Writer, answers []fact.HostAnswer, took time.Duration) {
-	counts := make(map[fact.Outcome]int)
+	FleetFaults(w, answers)
+	FleetCounts(w, answers, took)
+}
+
+// FleetFaults writes which hosts did not do well, those alike together.
+func FleetFaults(w io.Writer, answers []fact.HostAnswer) {
 	hosts := make(map[string][]string)
 	var order []string
 	for i := range answers {
 		a := &answers[i]
-		counts[a.Outcome]++
 		if a.Outcome == fact.OutcomeOK && a.Reason == "" && !a.Truncated {
 			continue
 		}
@@ -176,6 +238,25 @@ func FleetSummary(w io.Writer, answers []fact.HostAnswer, took time.Duration) {
 	for _, line := range order {
 		fmt.Fprintf(w, "%s: %s\n", title(hosts[line]), line)
 	}
+}
+
+// FleetCounts writes how many hosts there are of each outcome, and what was
+// copied.
+func FleetCounts(w io.Writer, answers []fact.HostAnswer, took time.Duration) {
+	counts := make(map[fact.Outcome]int)
+	var copied *fact.Copied
+	for i := range answers {
+		a := &answers[i]
+		counts[a.Outcome]++
+		if a.Copied != nil {
+			if copied == nil {
+				copied = &fact.Copied{}
+			}
+			copied.Files += a.Copied.Files
+			copied.Bytes += a.Copied.Bytes
+			copied.Resumed += a.Copied.Resumed
+		}
+	}
 	separator := " hosts: "
 	if len(answers) == 1 {
 		separator = " host: "
@@ -187,7 +268,29 @@ func FleetSummary(w io.Writer, answers []fact.HostAnswer, took time.Duration) {
 			separator = ", "
 		}
 	}
+	if copied != nil {
+		files := "files"
+		if copied.Files == 1 {
+			files = "file"
+		}
+		fmt.Fprintf(w, "; %s %s, %s copied", verdict.Number(copied.Files), files, Size(copied.Bytes))
+		if copied.Resumed > 0 {
+			fmt.Fprintf(w, " and %s were there", Size(copied.Resumed))
+		}
+	}
 	fmt.Fprintf(w, ", in %s\n", bound.Format(took.Round(time.Millisecond)))
+}
+
+// Size writes a number of bytes as people say it.
+func Size(bytes int64) string {
+	if bytes < 1<<10 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	n, unit := float64(bytes)/(1<<10), 0
+	for n >= 1000 && unit < 3 {
+		n, unit = n/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.3g %ciB", n, "KMGT"[unit])
 }
 
 func outcomeWords(o fact.Outcome) string { return strings.ReplaceAll(string(o), "_", " ") }
@@ -231,6 +334,8 @@ func phaseWords(phase string) string {
 		return "when asked to run the command"
 	case "run":
 		return "in the middle of the command"
+	case "copy":
+		return "in the middle of the copy"
 	default:
 		return "in " + phase
 	}

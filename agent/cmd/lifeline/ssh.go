@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -15,8 +11,8 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/fleet"
-	"github.com/lifeline-go/lifeline/agent/nodeset"
 	"github.com/lifeline-go/lifeline/agent/show"
+	"github.com/lifeline-go/lifeline/ssh/sftp"
 )
 
 // The exit codes of lifeline ssh beside those of every command: 1 is a command
@@ -27,6 +23,9 @@ const exitTimedOut = 4
 type sshFlags struct {
 	way                  wayFlags
 	hosts, script        string
+	put, get             []string
+	how                  sftp.Copy
+	after                []fleet.Step // what --get says
 	serial               []string
 	maxFail              string
 	window, retry        int
@@ -37,24 +36,17 @@ type sshFlags struct {
 func newSSH() *cobra.Command {
 	var f sshFlags
 	cmd := &cobra.Command{
-		Use:   "ssh [flags] HOSTS… -- COMMAND…",
-		Short: "Runs a command on many hosts; every host gets an answer within a bound",
-		Long: "Runs a command on many hosts at a time, and says of every one what became of it, within a bound: ok,\n" +
-			"failed, unreachable, timed out or not run. A host that is frozen or gone takes one of the -j places, and\n" +
-			"delays no other. HOSTS are names as ssh takes them, in short: web[01-32],db1, node[1-9/2].rack[a,b],\n" +
-			"web[1-9]!web3; with --hosts one set a line from a file. ~/.ssh/config and known_hosts are followed, and\n" +
-			"nobody is asked for a password: use keys or an agent. All hosts behind a jump host share one connection\n" +
-			"to it. The words of COMMAND are joined by spaces for the remote shell, as ssh does. Commands read no\n" +
-			"input. With --script each host runs several in their order, over one connection, each in a shell of\n" +
-			"its own, until one fails. Output comes line by line with the host before it, or gathered by -b; 16 MiB\n" +
-			"of each stream are kept for -b and --json. On a terminal, characters that would act on it are escaped.\n" +
-			"Ctrl-C ends the remote commands; a second one ends lifeline at once. Without -t, sshd ends no command\n" +
-			"of root when it is given up.",
+		Use:   "ssh [flags] HOSTS… [-- COMMAND…]",
+		Short: "Runs a command on many hosts, copies files to and from them; every host gets an answer within a bound",
+		Long:  sshLong,
 		Example: "  lifeline ssh web[01-32] -- uptime\n" +
 			"  lifeline ssh web[01-32],db1 -b --diff -- cat /etc/resolv.conf         equal output once, and how others differ\n" +
 			"  lifeline ssh web[01-32] --serial 1,10% --timeout 2m -- systemctl restart app   stops at the first failure\n" +
 			"  lifeline ssh --hosts hosts.txt --json --silence 10s -- 'uname -r; df -h /'\n" +
-			"  lifeline ssh web[01-32] --script upgrade.txt                           a command a line, one connection each",
+			"  lifeline ssh web[01-32] --script upgrade.txt                           a command a line, one connection each\n" +
+			"  lifeline ssh web[01-32] --put app.tar:/tmp/ -- tar xf /tmp/app.tar     copies first, then runs\n" +
+			"  lifeline ssh web[01-32] --get /var/log/app.log                         to web01/app.log, web02/app.log, …\n" +
+			"  lifeline ssh web[01-32]                                                asks for commands; or reads them: … | lifeline ssh web1",
 		Args:        cobra.ArbitraryArgs,
 		Annotations: map[string]string{exitCodes: "0 all ok, 3 a host was unreachable, else 4 a command timed out, else 1 a command failed; 2 wrong usage, 130 interrupted"},
 		RunE:        func(cmd *cobra.Command, args []string) error { return runSSH(cmd, &f, args) },
@@ -62,18 +54,41 @@ func newSSH() *cobra.Command {
 	flags := cmd.Flags()
 	f.way.add(flags)
 	flags.StringVar(&f.hosts, "hosts", "", "hosts from this `file`, a set a line, # begins a comment; - is standard input")
-	flags.StringVar(&f.script, "script", "", "commands from this `file`, one a line, # begins a comment; - is standard input")
+	flags.StringVar(&f.script, "script", "", "commands from this `file`, one a line, # begins a comment; - is standard input, where each is run when it is read")
+	flags.StringArrayVar(&f.put, "put", nil, "copy a file or tree to the hosts, before commands: `LOCAL[:REMOTE]`; REMOTE/ is a directory to copy it into, without REMOTE it is the home directory")
+	flags.StringArrayVar(&f.get, "get", nil, "copy a file or tree from the hosts, after commands: `REMOTE[:LOCAL]`; to LOCAL/HOST/, or as LOCAL has it where {host} is in it")
+	flags.BoolVar(&f.how.Resume, "resume", false, "copies go on where they were interrupted, and keep what there is when they are interrupted again")
+	flags.BoolVar(&f.how.Preserve, "preserve", false, "copies keep permissions and times")
 	flags.IntVarP(&f.window, "jobs", "j", 64, "hosts at a time")
-	flags.DurationVar(&f.timeout, "timeout", time.Hour, "how long a command may take")
+	flags.DurationVar(&f.timeout, "timeout", time.Hour, "how long a command, or a copy, may take")
 	flags.DurationVar(&f.connectTime, "connect-timeout", 15*time.Second, "how long each attempt to connect and log in may take")
 	flags.StringSliceVar(&f.serial, "serial", nil, "begin with so many hosts, and with as many when these are done: `3`, 10%, or 1,10%; --max-fail is 0 then")
 	flags.StringVar(&f.maxFail, "max-fail", "", "begin no more hosts when more than so many have failed: `3` or 10%")
-	flags.IntVar(&f.retry, "retry", 0, "try a host again so many times, if nothing was sent to it")
+	flags.IntVar(&f.retry, "retry", 0, "try a host again so many times, if no command was sent to it")
 	flags.BoolVarP(&f.gather, "gather", "b", false, "print the same output once, with all hosts that have it")
 	flags.BoolVar(&f.diff, "diff", false, "print how output differs from that of most hosts")
 	flags.BoolVarP(&f.pty, "tty", "t", false, "give commands a terminal: they are hung up when they are given up")
 	return cmd
 }
+
+// sshLong is the help of lifeline ssh.
+const sshLong = "Runs a command on many hosts at a time, and says of every one what became of it, within a bound: ok,\n" +
+	"failed, unreachable, timed out or not run. A host that is frozen or gone takes one of the -j places, and\n" +
+	"delays no other. HOSTS are names as ssh takes them, in short: web[01-32],db1, node[1-9/2].rack[a,b],\n" +
+	"web[1-9]!web3; with --hosts one set a line from a file. ~/.ssh/config and known_hosts are followed, and\n" +
+	"nobody is asked for a password: use keys or an agent. All hosts behind a jump host share one connection\n" +
+	"to it. The words of COMMAND are joined by spaces for the remote shell, as ssh does. Commands read no\n" +
+	"input. With --script each host runs several in their order, over one connection, each in a shell of\n" +
+	"its own, until one fails. Without COMMAND they come from standard input and are run as they come: then\n" +
+	"each host has its own pace, and --json is a line for each command. At a terminal the next is asked for\n" +
+	"when all hosts have answered, a host on which one failed stays, Ctrl-C ends the command, Ctrl-D the\n" +
+	"session. Output comes line by line with the host before it, or gathered by -b; 16 MiB of each stream are\n" +
+	"kept for -b and --json. On a terminal, characters that would act on it are escaped. Ctrl-C ends the\n" +
+	"remote commands; a second one ends lifeline at once. Without -t, sshd ends no command of root when it is\n" +
+	"given up.\n\n" +
+	"Copies go over the same connection, by sftp; --put and --get may be given many times. A file takes its\n" +
+	"name when it is complete. A tree is put beside what there is in its target, and links stay links.\n" +
+	"A colon in a name is written \\:."
 
 func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
 	defer whenInterrupted(cmd.Context())()
@@ -82,7 +97,7 @@ func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
 		return usageError{err}
 	}
 	p := newFleetPrinter(cmd)
-	way, err := f.way.connector(plan.Connect, p.warn)
+	way, err := f.way.connector(plan.Connect, cmd.Flags().Changed("connect-timeout"), p.warn)
 	if err != nil {
 		return usageError{err}
 	}
@@ -92,21 +107,29 @@ func runSSH(cmd *cobra.Command, f *sshFlags, args []string) error {
 	if !json && !f.gather && !f.diff {
 		plan.Output = p.write
 	}
-	plan.Began = p.began
-	answers, took := p.run(cmd.Context(), plan)
-	switch {
-	case json:
-		err = show.FleetJSON(cmd.OutOrStdout(), &fact.Machine{Host: hostname(), Time: time.Now()}, answers, took)
-	case f.gather || f.diff:
-		err = p.gathered(answers, f.diff)
+	plan.Began, plan.Copying = p.began, p.copying
+	if plan.Script != nil {
+		return newSession(cmd, f, p, plan).run(cmd.Context())
 	}
-	if err != nil {
+	answers, took := p.run(cmd.Context(), plan, nil)
+	if err := p.report(cmd, f, answers, took, false); err != nil {
 		return err
 	}
 	if !json {
 		show.FleetSummary(cmd.ErrOrStderr(), answers, took)
 	}
 	return verdictOf(answers)
+}
+
+// report writes what was kept for the end.
+func (p *fleetPrinter) report(cmd *cobra.Command, f *sshFlags, answers []fact.HostAnswer, took time.Duration, line bool) error {
+	switch {
+	case asJSON(cmd):
+		return show.FleetJSON(p.stdout, &fact.Machine{Host: hostname(), Time: time.Now()}, answers, took, line)
+	case f.gather || f.diff:
+		return p.gathered(answers, f.diff)
+	}
+	return nil
 }
 
 // patience is what the report gets when lifeline is interrupted: whoever reads it
@@ -148,140 +171,6 @@ func verdictOf(answers []fact.HostAnswer) error {
 		return exitCode(exitFindings)
 	}
 	return nil
-}
-
-// plan checks the flags; every error says how to say it right.
-func (f *sshFlags) plan(cmd *cobra.Command, args []string) (p fleet.Plan, err error) {
-	sets, words := args, []string(nil)
-	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-		sets, words = args[:dash], args[dash:]
-	}
-	switch {
-	case len(words) > 0 && f.script != "":
-		return p, errors.New("a command and --script are two ways to say what to run: take one")
-	case len(words) == 0 && f.script == "":
-		return p, errors.New("no command: put it behind --, as in lifeline ssh web[1-3] -- uptime, or in a file for --script")
-	case f.hosts == "-" && f.script == "-":
-		return p, errors.New("--hosts and --script cannot both be standard input")
-	case f.window < 1:
-		return p, fmt.Errorf("-j %d is no number of hosts: take one from 1", f.window)
-	case f.retry < 0:
-		return p, fmt.Errorf("--retry %d is less than none", f.retry)
-	case f.timeout <= 0 || f.connectTime <= 0:
-		return p, errors.New("--timeout and --connect-timeout must be longer than nothing: take 30s or 5m")
-	}
-	p = fleet.Plan{Window: f.window, Timeout: f.timeout, Connect: f.connectTime, Retries: f.retry, Pty: f.pty}
-	if p.Hosts, err = f.nodes(cmd, sets); err != nil {
-		return p, err
-	}
-	if p.Commands, err = f.commands(cmd, words); err != nil {
-		return p, err
-	}
-	for _, text := range f.serial {
-		share, err := fleet.ParseShare(text)
-		if err == nil && text == "0" {
-			err = errors.New("0 would never come to an end: take 3 or 10%")
-		}
-		if err != nil {
-			return p, fmt.Errorf("--serial %w", err)
-		}
-		p.Batches = append(p.Batches, share)
-	}
-	if f.maxFail != "" {
-		if p.MaxFail, err = fleet.ParseShare(f.maxFail); err != nil {
-			return p, fmt.Errorf("--max-fail %w", err)
-		}
-	}
-	return p, nil
-}
-
-// nodes returns the hosts that are meant.
-func (f *sshFlags) nodes(cmd *cobra.Command, sets []string) ([]string, error) {
-	var s nodeset.Set
-	for _, set := range sets {
-		if err := s.Add(set); err != nil {
-			return nil, err
-		}
-	}
-	if f.hosts != "" {
-		text, err := readInput(cmd, f.hosts)
-		if err != nil {
-			return nil, fmt.Errorf("--hosts: %w", err)
-		}
-		if err := s.AddLines(text); err != nil {
-			return nil, fmt.Errorf("--hosts %s: %w", f.hosts, err)
-		}
-	}
-	names := s.Names()
-	if len(names) == 0 {
-		return nil, errors.New("no hosts: name them before --, as in lifeline ssh web[1-3] -- uptime, or in a file for --hosts")
-	}
-	return names, nil
-}
-
-// commands returns what is to be run.
-func (f *sshFlags) commands(cmd *cobra.Command, words []string) (lines []string, err error) {
-	if f.script == "" {
-		line := strings.Join(words, " ") // as in main of OpenSSH's ssh.c
-		if strings.ContainsRune(line, 0) {
-			return nil, errors.New("the command has a character of code 0")
-		}
-		return []string{line}, nil
-	}
-	text, err := readInput(cmd, f.script)
-	if err != nil {
-		return nil, fmt.Errorf("--script: %w", err)
-	}
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if line != "" && line[0] != '#' {
-			lines = append(lines, line)
-		}
-	}
-	if len(lines) == 0 {
-		return nil, fmt.Errorf("--script %s: there is no command in it", f.script)
-	}
-	return lines, nil
-}
-
-// mostInput is how much of a list of hosts or commands is read.
-const mostInput = 16 << 20
-
-// readInput reads a file, or standard input, which may take for ever: then it is
-// left behind.
-func readInput(cmd *cobra.Command, name string) (string, error) {
-	type input struct {
-		text string
-		err  error
-	}
-	done := make(chan input, 1)
-	go func() {
-		text, err := readAll(name, cmd.InOrStdin())
-		done <- input{text, err}
-	}()
-	select {
-	case i := <-done:
-		return i.text, i.err
-	case <-cmd.Context().Done():
-		return "", context.Cause(cmd.Context())
-	}
-}
-
-func readAll(name string, stdin io.Reader) (string, error) {
-	from := stdin
-	if name != "-" {
-		file, err := os.Open(name)
-		if err != nil {
-			return "", err
-		}
-		defer file.Close()
-		from = file
-	}
-	text, err := io.ReadAll(io.LimitReader(from, mostInput+1))
-	if err == nil && len(text) > mostInput {
-		err = fmt.Errorf("%s has more than %d MiB", name, mostInput>>20)
-	}
-	return string(text), err
 }
 
 func hostname() string {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/nodeset"
 	"github.com/lifeline-go/lifeline/agent/show"
 	"github.com/lifeline-go/lifeline/bound"
+	"github.com/lifeline-go/lifeline/ssh/sftp"
 )
 
 const (
@@ -40,6 +42,9 @@ type fleetPrinter struct {
 	bad     int
 	drawn   bool            // the line of progress is on the terminal
 	warned  map[string]bool // said once
+	copies  copyProgress
+
+	asItComes bool // hosts do a script
 }
 
 type lineKey struct {
@@ -59,10 +64,11 @@ func newFleetPrinter(cmd *cobra.Command) *fleetPrinter {
 	return p
 }
 
-// run runs a plan and returns all answers, in the order of the hosts.
-func (p *fleetPrinter) run(ctx context.Context, plan fleet.Plan) (answers []fact.HostAnswer, took time.Duration) {
+// run runs a plan and returns all answers, in the order of the hosts; over is
+// told of each when it comes.
+func (p *fleetPrinter) run(ctx context.Context, plan fleet.Plan, over func(*fact.HostAnswer)) (answers []fact.HostAnswer, took time.Duration) {
 	began := time.Now()
-	p.all, p.left = len(plan.Hosts), len(plan.Hosts)
+	p.all, p.left, p.asItComes = len(plan.Hosts), len(plan.Hosts), plan.Script != nil
 	stop := p.redraw()
 	defer stop()
 	at := make(map[string]int, len(plan.Hosts))
@@ -73,6 +79,9 @@ func (p *fleetPrinter) run(ctx context.Context, plan fleet.Plan) (answers []fact
 	for a := range plan.Run(ctx) {
 		answers[at[a.Host]] = a
 		p.ended(&a)
+		if over != nil {
+			over(&a)
+		}
 	}
 	return answers, time.Since(began)
 }
@@ -86,14 +95,21 @@ func (p *fleetPrinter) began(host string) {
 
 // ended is told of an answer, after which the host writes nothing more.
 func (p *fleetPrinter) ended(a *fact.HostAnswer) {
+	p.paused(a.Host)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.running, a.Host)
 	p.left--
 	if a.Outcome != fact.OutcomeOK {
 		p.bad++
 	}
-	for _, key := range []lineKey{{a.Host, false}, {a.Host, true}} {
+}
+
+// paused is told of a host that has answered, and what it wrote is complete.
+func (p *fleetPrinter) paused(host string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.running, host)
+	for _, key := range []lineKey{{host, false}, {host, true}} {
 		if rest := p.lines[key]; len(rest) > 0 {
 			_ = p.emit(key, append(rest, '\n'))
 		}
@@ -212,6 +228,9 @@ func (p *fleetPrinter) clear() {
 // draw writes the progress over what was there.
 func (p *fleetPrinter) draw(now time.Time) {
 	p.clear()
+	if p.asItComes && len(p.running) == 0 {
+		return // somebody types
+	}
 	_, _ = io.WriteString(p.stderr, "\r"+p.progress(now))
 	p.drawn = true
 }
@@ -219,9 +238,13 @@ func (p *fleetPrinter) draw(now time.Time) {
 // progress names who is late: who has been asked for a while.
 func (p *fleetPrinter) progress(now time.Time) string {
 	text := fmt.Sprintf("%d of %d done", p.all-p.left, p.all)
+	if p.asItComes {
+		text = fmt.Sprintf("%d of %d at work", len(p.running), p.left)
+	}
 	if p.bad > 0 {
 		text += fmt.Sprintf(", %d not ok", p.bad)
 	}
+	text += p.copies.text(now, p.all == 1)
 	var late []string
 	var longest time.Duration
 	for _, host := range slices.Sorted(maps.Keys(p.running)) {
@@ -229,12 +252,61 @@ func (p *fleetPrinter) progress(now time.Time) string {
 			late, longest = append(late, host), max(longest, waited)
 		}
 	}
-	if len(late) == 0 {
-		return text
+	if len(late) == 0 || p.all == 1 && p.copies.bytes > 0 {
+		return p.fitting(text)
 	}
 	text += fmt.Sprintf("; waiting for %d, up to %s: %s", len(late), bound.Format(longest.Round(time.Second)), nodeset.Fold(late))
+	return p.fitting(text)
+}
+
+// fitting cuts what is longer than the terminal is wide. Names of hosts are
+// ASCII, those of files are made so.
+func (p *fleetPrinter) fitting(text string) string {
 	if most := max(p.width, 40) - 1; len(text) > most {
-		text = strings.TrimRight(text[:most-1], ",[-") + "…" // names are ASCII
+		text = strings.TrimRight(text[:most-1], ",[-") + "…"
+	}
+	return text
+}
+
+// copying is fleet.Plan's Copying.
+func (p *fleetPrinter) copying(host string, at sftp.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.copies.add(host, at, time.Now())
+}
+
+// copyProgress is how far the copies are, of all hosts together.
+type copyProgress struct {
+	bytes int64
+	began time.Time
+	told  time.Time        // last
+	by    map[string]int64 // of the copy under way, by host
+	last  sftp.Progress
+}
+
+func (c *copyProgress) add(host string, at sftp.Progress, now time.Time) {
+	if c.by == nil {
+		c.by, c.began = make(map[string]int64), now
+	}
+	before := c.by[host]
+	if at.Total.Bytes < before { // another copy
+		before = 0
+	}
+	c.bytes += at.Total.Bytes - before
+	c.by[host], c.last, c.told = at.Total.Bytes, at, now
+}
+
+// text says it, of a single host with the file under way.
+func (c *copyProgress) text(now time.Time, single bool) string {
+	if c.by == nil {
+		return ""
+	}
+	text := fmt.Sprintf("; %s copied", show.Size(c.bytes))
+	if took := now.Sub(c.began).Seconds(); took >= 1 && now.Sub(c.told) < lateAfter {
+		text += fmt.Sprintf(", %s/s", show.Size(int64(float64(c.bytes)/took)))
+	}
+	if single && c.last.Size > 0 {
+		text += fmt.Sprintf("; %s %d %% of %s", strconv.QuoteToASCII(c.last.Name), c.last.Done*100/c.last.Size, show.Size(c.last.Size))
 	}
 	return text
 }

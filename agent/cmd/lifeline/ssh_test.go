@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -53,13 +54,15 @@ func startSSHD(t *testing.T) *sshd {
 		t.Fatal(err)
 	}
 	port, _ := d.listen(t, "works", "1000")
+	copies, _ := d.listen(t, "copies", "1000", d.homes(t)...)
 	frozen, process := d.listen(t, "frozen", "1000")
 	if err := process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	d.write(t, "known_hosts", "fleet "+string(public))
 	d.write(t, "ssh_config", "Host web*\n Port "+port+"\nHost at1\n Port "+port+"\nHost at2\n HostName 127.0.0.2\n Port "+port+
-		"\nHost at3\n HostName 127.0.0.3\n Port "+port+"\nHost at4\n HostName 127.0.0.4\n Port "+port+"\nHost dead\n Port 1\nHost frozen*\n Port "+frozen+
+		"\nHost at3\n HostName 127.0.0.3\n Port "+port+"\nHost at4\n HostName 127.0.0.4\n Port "+port+"\nHost c1\n Port "+copies+"\nHost c2\n HostName 127.0.0.2\n Port "+copies+"\nHost c3\n HostName 127.0.0.3\n Port "+copies+"\nHost c4\n HostName 127.0.0.4\n Port "+copies+
+		"\nHost dead*\n Port 1\nHost frozen*\n Port "+frozen+
 		"\nHost *\n HostName 127.0.0.1\n HostKeyAlias fleet\n User "+who.Username+"\n IdentityFile "+d.file("me")+
 		"\n IdentityAgent none\n UserKnownHostsFile "+d.file("known_hosts")+"\n GlobalKnownHostsFile none\n")
 	return d
@@ -74,8 +77,22 @@ func (d *sshd) write(t *testing.T, name, text string) {
 	}
 }
 
+// homes are options of an sshd on whose four addresses copies have homes of their
+// own.
+func (d *sshd) homes(t *testing.T) (options []string) {
+	t.Helper()
+	for i := range 4 {
+		home := d.file(fmt.Sprintf("home%d", i+1))
+		if err := os.Mkdir(home, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		options = append(options, fmt.Sprintf("Match LocalAddress 127.0.0.%d", i+1), "ForceCommand internal-sftp -d "+home)
+	}
+	return options
+}
+
 // listen starts an sshd, which is killed at the end.
-func (d *sshd) listen(t *testing.T, name, startups string) (port string, process *os.Process) {
+func (d *sshd) listen(t *testing.T, name, startups string, more ...string) (port string, process *os.Process) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -87,8 +104,10 @@ func (d *sshd) listen(t *testing.T, name, startups string) (port string, process
 	for i := range 4 {
 		options = append(options, fmt.Sprintf("ListenAddress 127.0.0.%d", i+1))
 	}
-	d.write(t, name, strings.Join(append(options, "Port "+port, "HostKey "+d.file("host"), "AuthorizedKeysFile "+d.file("me.pub"), "PidFile none", "StrictModes no",
-		"PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "SetEnv SHLVL=5", "MaxStartups "+startups, ""), "\n"))
+	options = append(options, "Port "+port, "HostKey "+d.file("host"), "AuthorizedKeysFile "+d.file("me.pub"), "PidFile none", "StrictModes no",
+		"PermitRootLogin yes", "UsePAM no", "UseDNS no", "LogLevel ERROR", "SetEnv SHLVL=5",
+		"AcceptEnv LIFELINE_*", "Subsystem sftp internal-sftp", "MaxStartups "+startups)
+	d.write(t, name, strings.Join(append(append(options, more...), ""), "\n"))
 	cmd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", d.file(name))
 	var log bytes.Buffer
 	cmd.Stderr = &log
@@ -135,6 +154,11 @@ type sshHost struct {
 	Truncated                     bool
 	Attempts                      int
 	MS                            float64
+	Copied                        *struct {
+		Files   int
+		Bytes   int64
+		Resumed int64 `json:"resumed_bytes"`
+	}
 }
 
 func (d *sshd) report(t *testing.T, code int, args ...string) (r sshReport, hosts map[string]sshHost) {
@@ -297,15 +321,51 @@ func TestSSHSerial(t *testing.T) {
 func TestSSHFlood(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	_, hosts := d.report(t, 0, "web1", "--", "head -c 40000000 /dev/zero | tr '\\0' x")
-	if h := hosts["web1"]; !h.Truncated || len(h.Stdout) != 16<<20 {
-		t.Errorf("truncated %v, %d bytes", h.Truncated, len(h.Stdout))
+	const flood = 24 << 20                                                   // more says no more: what is kept is 16 MiB
+	for name, most := range map[string]int64{"lines": 200, "--json": 1000} { // MiB; the race detector takes more than half
+		args := []string{"ssh", "-F", d.conf, "web1", "--", fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x", flood)}
+		if name == "--json" {
+			args = slices.Insert(args, 1, name)
+		}
+		cmd := exec.Command("lifeline", args...)
+		var out bytes.Buffer
+		count := &counter{}
+		cmd.Stdout = io.MultiWriter(count, &out)
+		if err := cmd.Run(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		memory := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10
+		t.Logf("%d MiB from one host, %s: at most %d MiB in memory, %d MiB written", flood>>20, name, memory, count.n>>20)
+		if memory > most || name == "lines" && count.n < flood {
+			t.Errorf("%s: %d MiB in memory, %d bytes", name, memory, count.n)
+		}
+		var r sshReport
+		if name != "--json" {
+			continue
+		}
+		if err := json.Unmarshal(out.Bytes(), &r); err != nil || !r.Hosts[0].Truncated || len(r.Hosts[0].Stdout) != 16<<20 {
+			t.Errorf("%v, %d bytes", err, out.Len())
+		}
 	}
-	cmd := exec.Command("lifeline", "ssh", "-F", d.conf, "web1", "--", "head -c 40000000 /dev/zero")
-	count := &counter{}
-	cmd.Stdout = count
-	if err := cmd.Run(); err != nil || count.n < 40000000 {
-		t.Errorf("%v, %d bytes", err, count.n)
+}
+
+// 10,000 hosts are all in the report.
+func TestSSHTenThousand(t *testing.T) {
+	t.Parallel()
+	d := startSSHD(t)
+	cmd := exec.Command("lifeline", "ssh", "-F", d.conf, "--json", "dead[1-9999],web1", "--", "true")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	began := time.Now()
+	_ = cmd.Run()
+	var r sshReport
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	memory := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10
+	t.Logf("10,000 hosts, all but one refuse: %v, at most %d MiB in memory", time.Since(began), memory)
+	if len(r.Hosts) != 10_000 || r.Counts[fact.OutcomeUnreachable] != 9999 || r.Counts[fact.OutcomeOK] != 1 || memory > 600 {
+		t.Errorf("%v, %d MiB", r.Counts, memory)
 	}
 }
 

@@ -65,8 +65,9 @@ type connector struct {
 	warn   func(string)
 }
 
-// connector returns what connects; limit is what a jump host may take for it.
-func (f *wayFlags) connector(limit time.Duration, warn func(string)) (*connector, error) {
+// connector returns what connects; limit is what a jump host may take for it,
+// and each part of connecting where it was asked for.
+func (f *wayFlags) connector(limit time.Duration, asked bool, warn func(string)) (*connector, error) {
 	if f.silence < 0 {
 		return nil, errors.New("--silence must be longer than nothing: take 20s")
 	}
@@ -83,6 +84,9 @@ func (f *wayFlags) connector(limit time.Duration, warn func(string)) (*connector
 		return nil, err
 	}
 	login := sshconf.Login{Base: ssh.Config{Liveness: ssh.Liveness{Silence: f.silence}}}
+	if asked {
+		login.Base.Budgets = ssh.Budgets{Connect: limit, Handshake: limit, Authentication: limit}
+	}
 	way := login // given up before what lies behind it is, so that it is named
 	way.Base.Liveness.Silence = f.silence * 2 / 3
 	jumps := newJumps(limit, way)
@@ -93,7 +97,7 @@ func (f *wayFlags) connector(limit time.Duration, warn func(string)) (*connector
 func (c *connector) close() { c.jumps.close() }
 
 // dial is fleet.Plan's Dial.
-func (c *connector) dial(ctx context.Context, name string) (fleet.Conn, error) {
+func (c *connector) dial(ctx context.Context, name string) (*fleet.Conn, error) {
 	host, err := c.config.Host(destination(name))
 	if err != nil {
 		return nil, err
@@ -103,7 +107,7 @@ func (c *connector) dial(ctx context.Context, name string) (fleet.Conn, error) {
 	}
 	client, err := host.Connect(ctx, c.login)
 	if err == nil {
-		return client, nil
+		return &fleet.Conn{Client: client, Env: host.Env(os.Environ())}, nil
 	}
 	var failed, before *sshconf.Error
 	if errors.As(err, &failed) && failed.Hop != failed.Host {
