@@ -36,6 +36,6 @@ lint: ## gofmt, go vet on every platform, staticcheck, govulncheck
 	@scripts/lint
 	@scripts/vulnerable
 
-generate: ## build again what is generated: BPF objects, docs/findings.md
+generate: ## build again what is generated: BPF objects, programs to embed, docs/findings.md
 	@go generate ./...
 	@cd agent && go generate ./...

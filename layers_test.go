@@ -47,6 +47,8 @@ var layers = []layer{
 	{"ssh/sftp", library, []string{"ssh", xcrypto}, "copies files over it; of the keys of x/crypto only tests know"},
 	{"internal/knownhosts", library, []string{xcrypto, xsys}, "reads and writes known_hosts as OpenSSH does"},
 	{"names", library, []string{"internal/dnsclient", "internal/dnsconf", xnet}, "a resolver that answers as the operating system would, within a bound"},
+	{"names/getaddrinfo", library, []string{"names", xsys}, "a way through the C library, imported for its effect: it carries a program"},
+	{"names/getaddrinfo/asker", command, []string{"github.com/ebitengine/purego"}, "that program; a module of its own, so that users of the library do not depend on purego"},
 	{"internal/dnsclient", library, []string{xnet}, "one question to one nameserver, by one transport"},
 	{"internal/dnsconf", pure, nil, "resolv.conf, nsswitch.conf and hosts as resolvers read them: one parser for the library and the program"},
 	{"internal/sockopt", library, []string{xsys}, "options of TCP sockets that package net has no method for"},
