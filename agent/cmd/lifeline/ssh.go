@@ -55,8 +55,8 @@ func newSSH() *cobra.Command {
 	f.way.add(flags)
 	flags.StringVar(&f.hosts, "hosts", "", "hosts from this `file`, a set a line, # begins a comment; - is standard input")
 	flags.StringVar(&f.script, "script", "", "commands from this `file`, one a line, # begins a comment; - is standard input, where each is run when it is read")
-	flags.StringArrayVar(&f.put, "put", nil, "copy a file or tree to the hosts, before commands: `LOCAL[:REMOTE]`; REMOTE/ is a directory to copy it into, without REMOTE it is the home directory")
-	flags.StringArrayVar(&f.get, "get", nil, "copy a file or tree from the hosts, after commands: `REMOTE[:LOCAL]`; to LOCAL/HOST/, or as LOCAL has it where {host} is in it")
+	flags.StringArrayVar(&f.put, "put", nil, "copy `LOCAL[:REMOTE]`, a file or tree, to the hosts before commands; into REMOTE/ with a slash, into the home directory without REMOTE")
+	flags.StringArrayVar(&f.get, "get", nil, "copy `REMOTE[:LOCAL]`, a file or tree, from the hosts after commands: into LOCAL/HOST/, or to LOCAL where {host} in it is replaced")
 	flags.BoolVar(&f.how.Resume, "resume", false, "copies go on where they were interrupted, and keep what there is when they are interrupted again")
 	flags.BoolVar(&f.how.Preserve, "preserve", false, "copies keep permissions and times")
 	flags.IntVarP(&f.window, "jobs", "j", 64, "hosts at a time")
@@ -79,7 +79,7 @@ const sshLong = "Runs a command on many hosts at a time, and says of every one w
 	"nobody is asked for a password: use keys or an agent. All hosts behind a jump host share one connection\n" +
 	"to it. The words of COMMAND are joined by spaces for the remote shell, as ssh does. Commands read no\n" +
 	"input. With --script each host runs several in their order, over one connection, each in a shell of\n" +
-	"its own, until one fails. Without COMMAND they come from standard input and are run as they come: then\n" +
+	"its own, until one fails. Without COMMAND they are read from standard input and run as they come: then\n" +
 	"each host has its own pace, and --json is a line for each command. At a terminal the next is asked for\n" +
 	"when all hosts have answered, a host on which one failed stays, Ctrl-C ends the command, Ctrl-D the\n" +
 	"session. Output comes line by line with the host before it, or gathered by -b; 16 MiB of each stream are\n" +

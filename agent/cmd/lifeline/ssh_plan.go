@@ -51,14 +51,15 @@ func (f *sshFlags) plan(cmd *cobra.Command, args []string) (p fleet.Plan, err er
 			return p, fmt.Errorf("--max-fail %w", err)
 		}
 	}
-	err = f.steps(cmd, words, &p)
+	err = f.steps(cmd, len(sets), words, &p)
 	return p, err
 }
 
 // steps sets what is to be done. Commands from standard input are run as they
 // come, and the plan has a script then; in batches hosts do all of it one after
-// the other, so it is read first.
-func (f *sshFlags) steps(cmd *cobra.Command, words []string, p *fleet.Plan) error {
+// the other, so it is read first. Who forgets -- must not have standard input run:
+// the command looks like one more word of HOSTS.
+func (f *sshFlags) steps(cmd *cobra.Command, sets int, words []string, p *fleet.Plan) error {
 	puts, err := f.puts()
 	if err != nil {
 		return err
@@ -71,6 +72,8 @@ func (f *sshFlags) steps(cmd *cobra.Command, words []string, p *fleet.Plan) erro
 	p.Steps = puts
 	fromInput := f.script == "-" || len(words) == 0 && f.script == "" && len(puts)+len(gets) == 0
 	switch inBatches := len(f.serial) > 0 || f.maxFail != ""; {
+	case fromInput && f.script == "" && sets > 1:
+		return errors.New("no command: put it behind --, as in lifeline ssh web[1-3] -- uptime; without one, name all hosts in one word, as in web1,web2, and commands are read from standard input")
 	case fromInput && f.hosts == "-":
 		return errors.New("no command: standard input has the hosts already; put it behind --, or in a file for --script")
 	case fromInput && inBatches && typed(cmd):
