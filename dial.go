@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"time"
+
+	"github.com/lifeline-go/lifeline/names"
 )
 
 // Dialer connects as [net.Dialer] does, and its TCP connections are [*Conn].
@@ -22,6 +24,11 @@ import (
 type Dialer struct {
 	Policy Policy
 
+	// Names looks up the name to connect to; nil means [names.Default], which
+	// answers as the operating system would, within 3 s, and remembers servers
+	// that do not answer. Where Net has a Resolver, that one is asked instead.
+	Names *names.Resolver
+
 	// Net is how to connect otherwise: from which address, with which resolver.
 	// Its Timeout and Deadline hold too where they are sooner; its keepalive
 	// does not, and neither does multipath TCP, which has its own timers.
@@ -34,7 +41,9 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 // DialContext connects within [Policy.Connect], name look-up included, or
-// until the context is done. An attempt that was not answered gives an [*Error];
+// until the context is done. It tries all addresses of the name, those of both
+// families in turn: the next one when one fails, and beside it when it has not
+// answered for Net.FallbackDelay (300 ms unless set). An attempt that was not answered gives an [*Error];
 // other errors are those of package net. Connections other than TCP are those
 // of package net too.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -44,7 +53,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	dialer := d.Net
 	dialer.KeepAliveConfig = policy.keepAliveConfig()
 	dialer.SetMultipathTCP(false)
-	conn, err := dialer.DialContext(within, network, address)
+	conn, err := d.connect(within, &dialer, network, address)
 	if err != nil {
 		return nil, unanswered(ctx, address, time.Since(began), err)
 	}

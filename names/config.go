@@ -203,8 +203,8 @@ func (c *config) plan(host string) plan {
 			}
 		}
 	}
-	if isLocalhost(host) || host == "onion" || strings.HasSuffix(host, ".onion") {
-		p.dns = never // RFC 6761 section 6.3, RFC 7686 section 2
+	if len(c.servers) == 0 || isLocalhost(host) || host == "onion" || strings.HasSuffix(host, ".onion") {
+		p.dns = never // nobody to ask; RFC 6761 section 6.3, RFC 7686 section 2
 	}
 	p.filesLast = p.filesLast && !p.filesFirst
 	return p

@@ -14,6 +14,8 @@ import (
 // comes; each server is asked three times.
 const tries = 6
 
+var errNoServers = errors.New("there is no nameserver to ask")
+
 // attempt is one question to one server that is under way, or over.
 type attempt struct {
 	to    *server
@@ -34,6 +36,9 @@ type outcome struct {
 // help is not asked again. Questions grow rarer, so that one that is slow is not
 // asked for ever. What runs ends when hedge returns.
 func hedge(ctx context.Context, servers []*server, ask func(ctx context.Context, s *server, how method) (reply, error)) (reply, error) {
+	if len(servers) == 0 {
+		return reply{}, errNoServers
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h := hedging{servers: inOrder(servers), results: make(chan outcome, max(tries, 3*len(servers)))}
