@@ -31,6 +31,7 @@ type server struct {
 	running  int
 	mostAt   int // how many ran at a time
 	connects atomic.Int32
+	open     []net.Conn
 }
 
 func serve(t *testing.T) *server {
@@ -57,6 +58,9 @@ func serve(t *testing.T) *server {
 				return
 			}
 			s.connects.Add(1)
+			s.mu.Lock()
+			s.open = append(s.open, conn)
+			s.mu.Unlock()
 			s.conns.Go(func() { s.serve(&freezer{Conn: conn, closed: make(chan struct{})}, config) })
 		}
 	})
@@ -170,6 +174,15 @@ func (f *freezer) Write(p []byte) (int, error) {
 func (f *freezer) Close() error {
 	f.once.Do(func() { close(f.closed) })
 	return f.Conn.Close()
+}
+
+// drop ends all connections.
+func (s *server) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, conn := range s.open {
+		conn.Close()
+	}
 }
 
 // dial connects to a host of the server.
