@@ -22,7 +22,8 @@ type tunnel struct {
 	channel xssh.Channel
 	local   net.Addr
 	remote  net.Addr
-	once    sync.Once
+	begin   sync.Once     // of the goroutines that receive and send
+	once    sync.Once     // of Close
 	gone    chan struct{} // closed by Close
 	closed  chan struct{} // closed with the channel
 
@@ -62,9 +63,34 @@ func newTunnel(c *Client, channel xssh.Channel, requests <-chan *xssh.Request, l
 	}
 	c.crew.start(func() { answerRequests(requests); close(t.closed) })
 	c.crew.start(func() { _, _ = io.Copy(io.Discard, channel.Stderr()) })
-	c.crew.start(t.receive)
-	c.crew.start(t.send)
 	return t
+}
+
+// start sets the goroutines to work that Read and Write wait for.
+func (t *tunnel) start() {
+	t.begin.Do(func() {
+		t.client.crew.start(t.receive)
+		t.client.crew.start(t.send)
+	})
+}
+
+// Take is for package sftp, to which copies and handing over matter: instead of
+// Read and Write, it has goroutines of the client's call receive and send with
+// the channel itself. Close does not end what these wait for, only the end of
+// the channel does. When receive returns, what still comes is dropped; when send
+// does, that ends the stream. Nothing may have been read or written before.
+func (t *tunnel) Take(receive func(io.Reader), send func(io.Writer)) {
+	t.begin.Do(func() {
+		t.client.crew.start(func() {
+			receive(t.channel)
+			_, _ = io.Copy(io.Discard, struct{ io.Reader }{t.channel})
+		})
+		t.client.crew.start(func() {
+			defer close(t.sent)
+			send(t.channel)
+			_ = t.channel.CloseWrite()
+		})
+	})
 }
 
 // receive reads until the channel has no more, also when nobody wants it any
@@ -123,6 +149,7 @@ func (t *tunnel) reason(err error) error {
 
 // enter waits for the turn to read or write.
 func (t *tunnel) enter(p *pipe, deadline <-chan struct{}) error {
+	t.start()
 	select {
 	case <-t.gone:
 		return t.fail("use", net.ErrClosed)
@@ -232,6 +259,7 @@ func (t *tunnel) finish() {
 func (t *tunnel) Close() error {
 	t.once.Do(func() {
 		close(t.gone)
+		t.start()                      // for what the channel still has
 		t.in.deadline.set(time.Time{}) // no timer outlives it
 		t.out.deadline.set(time.Time{})
 		t.client.crew.start(func() {

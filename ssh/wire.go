@@ -15,6 +15,8 @@ import (
 // takes a lock that is held while somebody waits.
 type wire struct {
 	net.Conn
+	buf     []byte // of Read
+	unread  []byte // of buf
 	epoch   time.Time
 	heard   atomic.Int64  // when the last byte came, as time since epoch
 	dead    chan struct{} // closed by kill
@@ -28,17 +30,42 @@ func newWire(conn net.Conn) *wire {
 	return &wire{Conn: conn, epoch: time.Now(), dead: make(chan struct{}), closed: make(chan struct{})}
 }
 
+// What Read asks for at once: little of a connection that says little, and of
+// one by which files come many packets, which cost less together.
+const (
+	leastRead = 8 << 10
+	mostRead  = 256 << 10
+)
+
 // Read counts what comes, and makes an error known before x/crypto can react
 // to it.
 func (w *wire) Read(p []byte) (int, error) {
-	n, err := w.Conn.Read(p)
-	if n > 0 {
-		w.heard.Store(int64(time.Since(w.epoch)))
+	if len(w.unread) == 0 {
+		if w.buf == nil {
+			w.buf = make([]byte, leastRead)
+		}
+		n, err := w.Conn.Read(w.buf)
+		w.unread = w.buf[:n]
+		if n > 0 {
+			w.heard.Store(int64(time.Since(w.epoch)))
+		}
+		if err != nil {
+			w.failed(err)
+			return w.take(p), err
+		}
 	}
-	if err != nil {
-		w.failed(err)
+	n := w.take(p)
+	if len(w.unread) == 0 && cap(w.unread) == 0 && len(w.buf) < mostRead { // all of it was full
+		w.buf = make([]byte, 2*len(w.buf))
 	}
-	return n, err
+	return n, nil
+}
+
+// take returns how much of what was read fits into p.
+func (w *wire) take(p []byte) int {
+	n := copy(p, w.unread)
+	w.unread = w.unread[n:]
+	return n
 }
 
 func (w *wire) Write(p []byte) (int, error) {

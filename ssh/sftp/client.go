@@ -60,6 +60,7 @@ type Client struct {
 	chunk   int               // bytes of a file in one request
 	queue   chan []byte       // packets to send
 	spare   chan []byte       // those that were sent
+	greeted chan struct{}     // closed when known is
 	crew    sync.WaitGroup
 
 	once  sync.Once
@@ -95,23 +96,17 @@ func New(ctx context.Context, over *ssh.Client, options Options) (*Client, error
 	}
 	c := &Client{
 		over: over, channel: channel, idle: cmp.Or(max(options.Idle, 0), 30*time.Second), known: map[string]string{}, chunk: safeChunk,
-		queue: make(chan []byte), spare: make(chan []byte, 4), dead: make(chan struct{}), pending: map[uint32]*call{},
+		queue: make(chan []byte), spare: make(chan []byte, 4), greeted: make(chan struct{}), dead: make(chan struct{}), pending: map[uint32]*call{},
 	}
 	for range cap(c.spare) {
 		c.spare <- nil
 	}
-	stop := context.AfterFunc(ctx, func() { c.kill(context.Cause(ctx)) })
-	err = c.greet()
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
+	channel.(taken).Take(c.receive, c.send)
+	c.crew.Go(c.watch)
+	if err := c.greet(ctx); err != nil {
 		c.kill(err)
 		return nil, c.fail(began, err)
 	}
-	c.crew.Go(c.receive)
-	c.crew.Go(c.send)
-	c.crew.Go(c.watch)
 	if err := c.learnLimits(ctx); err != nil {
 		_ = c.Close()
 		return nil, c.fail(began, err)
@@ -119,23 +114,46 @@ func New(ctx context.Context, over *ssh.Client, options Options) (*Client, error
 	return c, nil
 }
 
+// taken is what the channel of a subsystem can, beside being a net.Conn.
+type taken interface {
+	Take(receive func(io.Reader), send func(io.Writer))
+}
+
 // greet exchanges versions.
-func (c *Client) greet() error {
-	_ = c.channel.SetDeadline(time.Now().Add(c.idle))
-	if _, err := c.channel.Write(packet{0, 0, 0, 0, kindInit}.uint32(3).sealed()); err != nil {
-		return err
+func (c *Client) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.idle, &ssh.BudgetError{Budget: "Idle", Limit: c.idle})
+	defer cancel()
+	hello := <-c.spare
+	select {
+	case c.queue <- packet(append(hello, 0, 0, 0, 0, kindInit)).uint32(3).sealed():
+	case <-c.dead:
+		return c.cause
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
+	select {
+	case <-c.greeted:
+		return nil
+	case <-c.dead:
+		return c.cause
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// receiveVersion takes the server's.
+func (c *Client) receiveVersion(in io.Reader) error {
 	var head [5]byte
-	if _, err := io.ReadFull(c.channel, head[:]); err != nil {
-		return c.ended(err)
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return err
 	}
 	size := binary.BigEndian.Uint32(head[:])
 	if size < 5 || size > mostPacket || head[4] != kindVersion {
 		return fmt.Errorf("%w: what it says first is no version; does a shell's start-up file print?", ErrProtocol)
 	}
 	body := make([]byte, size-1)
-	if _, err := io.ReadFull(c.channel, body); err != nil {
-		return c.ended(err)
+	if _, err := io.ReadFull(in, body); err != nil {
+		return err
 	}
 	r := reader{rest: body}
 	if version := r.uint32(); version != 3 {
@@ -145,7 +163,8 @@ func (c *Client) greet() error {
 		name := r.string()
 		c.known[name] = r.string()
 	}
-	return c.channel.SetDeadline(time.Time{})
+	close(c.greeted)
+	return nil
 }
 
 // ended says why nothing more comes.
@@ -182,11 +201,11 @@ func (c *Client) fail(began time.Time, err error) error {
 }
 
 // send writes the packets.
-func (c *Client) send() {
+func (c *Client) send(out io.Writer) {
 	for {
 		select {
 		case p := <-c.queue:
-			if _, err := c.channel.Write(p); err != nil {
+			if _, err := out.Write(p); err != nil {
 				c.kill(c.ended(err))
 				return
 			}
@@ -197,15 +216,16 @@ func (c *Client) send() {
 	}
 }
 
-// receive gives the answers to those who wait for them.
-func (c *Client) receive() {
-	in := bufio.NewReaderSize(c.channel, 64<<10)
-	for {
-		if err := c.receiveOne(in); err != nil {
-			c.kill(c.ended(err))
-			return
-		}
+// receive gives the answers to those who wait for them. What is read of a file
+// goes from the channel straight to where it is wanted; the buffer is for the
+// few bytes before it.
+func (c *Client) receive(channel io.Reader) {
+	in := bufio.NewReaderSize(channel, 64)
+	err := c.receiveVersion(in)
+	for err == nil {
+		err = c.receiveOne(in)
 	}
+	c.kill(c.ended(err))
 }
 
 func (c *Client) receiveOne(in *bufio.Reader) error {

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// largeChunk is what is asked for at once of servers that take so much: a
-	// multiple of what SSH sends as one packet.
-	largeChunk = 128 << 10
+	// largeChunk is what is asked for at once of servers that take so much, as
+	// OpenSSH's does: a multiple of what SSH sends as one packet.
+	largeChunk = 224 << 10
 	// inFlight is how many bytes of a file are under way at a time: what a
 	// channel's window has room for (2 MiB, in OpenSSH and x/crypto), and as much
 	// again that waits.
@@ -85,8 +85,9 @@ func (c *Client) beginWrite(ctx context.Context, from io.Reader, h handle, at in
 func (c *Client) download(ctx context.Context, h handle, to io.Writer, at, size int64, moved func(n int)) error {
 	var flying []flown
 	var spare [][]byte
-	for next := at; ; {
-		for len(flying) == 0 || len(flying) < c.depth() && next < size {
+	asking := true
+	for next := at; ; asking = len(flying) <= c.depth()/2 { // many at a time: each time wakes others
+		for len(flying) == 0 || asking && len(flying) < c.depth() && next < size {
 			var buf []byte
 			if n := len(spare); n > 0 {
 				buf, spare = spare[n-1], spare[:n-1]

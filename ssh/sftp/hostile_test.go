@@ -1,6 +1,7 @@
 package sftp_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -262,7 +263,7 @@ func TestHostileGreeting(t *testing.T) {
 	}
 	began := time.Now()
 	_, client, err := hostile(func(byte, []byte, []byte) string { time.Sleep(3 * s); return "\x02\x00\x00\x00\x03" }).connect(t, sftp.Options{Idle: s / 2})
-	if took := time.Since(began); !errors.Is(err, os.ErrDeadlineExceeded) || took > 2*s || client.Err() != nil {
+	if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 2*s || client.Err() != nil {
 		t.Errorf("%v after %v", err, took)
 	}
 }
