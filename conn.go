@@ -1,6 +1,7 @@
 package lifeline
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/internal/sockopt"
 	"github.com/lifeline-go/lifeline/internal/tcpinfo"
+	"github.com/lifeline-go/lifeline/ledger"
 )
 
 // Wrap returns the connection under the recommended policy; see [Policy.Wrap].
@@ -19,31 +21,41 @@ func Wrap(conn net.Conn) net.Conn { return Policy{}.Wrap(conn) }
 // every Read and Write returns when the peer is found silent. From then on use
 // only the result, and close it.
 //
-// A connection of any other type is returned as it is, also one that is already
-// a *Conn. Wrap what carries the bytes, below TLS and the like: a unix
-// socket's peer is on this machine and cannot go silent, and what is around a
-// TCP connection hides it.
+// Other connections of package net are put into the ledger, as those of a
+// [Dialer] are. What is not of package net is returned as it is, also what is
+// already a *Conn. Wrap what carries the bytes, below TLS and the like: what is
+// around a TCP connection hides it.
 func (p Policy) Wrap(conn net.Conn) net.Conn {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
+	wrapped, err := p.WrapContext(context.Background(), conn)
+	if err != nil { // the process has no limit that could be reached, and does not end
 		return conn
-	}
-	p.arm(tcp)
-	wrapped := p.watch(tcp)
-	if c, ok := wrapped.(*Conn); ok { // what was written before is watched too
-		c.begin()
-		c.end()
 	}
 	return wrapped
 }
 
+// WrapContext is Wrap for a connection that belongs to the scope of the context.
+// A scope that is closed, or has as much open as it may, gives an error; the
+// connection is closed then.
+func (p Policy) WrapContext(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetKeepAliveConfig(p.keepAliveConfig()) // of one that has ended, which its next Read says
+	}
+	wrapped, err := p.own(ctx, nil, "wrap", conn)
+	if c, ok := wrapped.(*Conn); ok && c != conn { // what was written before is watched too
+		c.begin()
+		c.end()
+	}
+	return wrapped, err
+}
+
 // watch returns the connection, whose options are set.
-func (p Policy) watch(tcp *net.TCPConn) net.Conn {
+func (p Policy) watch(tcp *net.TCPConn, ticket *ledger.Ticket) net.Conn {
 	raw, err := tcp.SyscallConn()
 	if err != nil { // not an open connection, as all its methods will say
+		ticket.Leave()
 		return tcp
 	}
-	return &Conn{tcp: tcp, raw: raw, watch: p.rule()}
+	return owned(&Conn{tcp: tcp, raw: raw, watch: p.rule(), ticket: ticket}, ticket)
 }
 
 // Conn is a TCP connection whose peer cannot go silent without being noticed.
@@ -58,6 +70,8 @@ type Conn struct {
 	tcp   *net.TCPConn
 	raw   syscall.RawConn // of tcp, to look at it
 	watch rule
+
+	ticket *ledger.Ticket // which the ledger has of it
 
 	// state is listed when the watcher knows the connection, and beyond that
 	// counts the calls that are under way, twice each.
@@ -148,7 +162,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 func (c *Conn) Close() error {
 	again := c.closed.Swap(true)
 	inFlight.closed.Store(true)
-	err := c.tcp.Close()
+	err := closed(c.ticket, c.tcp)
 	if !again && c.cause.Load() != nil && errors.Is(err, net.ErrClosed) {
 		return nil // it was closed when its peer was found silent, which Read and Write have told
 	}
@@ -199,11 +213,14 @@ func (c *Conn) SetWriteBuffer(bytes int) error { return c.tcp.SetWriteBuffer(byt
 
 // SyscallConn gives access to the socket. What is written through it is not
 // watched until the next Read or Write, and its errors are the system's.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.tcp.SyscallConn() }
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	c.ticket.Share()
+	return c.tcp.SyscallConn()
+}
 
 // NetConn returns the connection of package net. The same holds for it as for
 // [Conn.SyscallConn].
-func (c *Conn) NetConn() net.Conn { return c.tcp }
+func (c *Conn) NetConn() net.Conn { return given(c.tcp, c.ticket) }
 
 // begin must be called before anything is read or written, and end after it.
 // Between them the connection stays with the watcher even when nothing is
@@ -214,7 +231,12 @@ func (c *Conn) begin() {
 	}
 }
 
-func (c *Conn) end() { c.state.Add(^(using - 1)) }
+func (c *Conn) end() {
+	c.state.Add(^(using - 1))
+	if !tcpinfo.Supported() { // where the kernel does not know when it was used
+		c.ticket.Use()
+	}
+}
 
 // settle takes the connection off the list first and looks then: whoever begins
 // to read or write in between lists it again.
@@ -247,6 +269,7 @@ func (c *Conn) condemn(quiet time.Duration) {
 	if c.closed.Load() || !c.cause.CompareAndSwap(nil, c.ended("write", ErrSilent, quiet, errSilent)) {
 		return
 	}
+	c.ticket.Leave()
 	go func() {
 		_ = c.tcp.SetLinger(0)
 		_ = c.tcp.Close()
@@ -267,6 +290,9 @@ func (c *Conn) explain(op string, err error) error {
 	}
 	if cause := c.cause.Load(); cause != nil {
 		return cause.during(op)
+	}
+	if c.ticket.Ended() && errors.Is(err, net.ErrClosed) {
+		return outlived(op, c.tcp, err)
 	}
 	kind := kindOf(err)
 	if kind == nil {

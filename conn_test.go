@@ -246,8 +246,12 @@ func TestOtherNetworks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, ok := conn.(*net.UnixConn); !ok {
-		t.Errorf("a unix socket is a %T", conn)
+	inner, ok := conn.(interface{ NetConn() net.Conn })
+	if !ok {
+		t.Fatalf("a unix socket is a %T", conn)
+	}
+	if _, ok := inner.NetConn().(*net.UnixConn); !ok {
+		t.Errorf("a unix socket is a %T", inner.NetConn())
 	}
 }
 

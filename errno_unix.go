@@ -10,6 +10,11 @@ import (
 // errSilent is what the system says of a peer that does not answer.
 const errSilent = syscall.ETIMEDOUT
 
+// isExhausted reports whether the process, or the system, may open no more files.
+func isExhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
 // kindOf returns what an error of an open connection is about, nil for the end
 // of the stream, deadlines, and the like.
 //

@@ -25,6 +25,12 @@ var (
 	// ErrUnanswered: within [Policy.Connect] there was no answer to an attempt to
 	// connect.
 	ErrUnanswered = errors.New("no answer to the attempt to connect")
+	// ErrTooMany: its [Scope] has as many connections open as it may, or the
+	// process as many files.
+	ErrTooMany = errors.New("too many connections are open")
+	// ErrScopeClosed: the [Scope] of the connection was closed, and the connection
+	// with it.
+	ErrScopeClosed = errors.New("its scope is closed")
 )
 
 // Promise names one of the four promises.
@@ -35,16 +41,18 @@ const (
 	Names   Promise = "names"   // its name resolves
 	Calls   Promise = "calls"   // its calls return
 	Silence Promise = "silence" // its silence is noticed
+	Leaks   Promise = "leaks"   // its socket is closed
 )
 
-// Error says which promise about a connection was kept by giving it up. It is a
+// Error says which promise about a connection was kept by giving it up, or by not
+// opening it. It is a
 // [net.Error].
 type Error struct {
 	Promise Promise
-	Op      string        // dial, read, write, close, set deadline, or ping
+	Op      string        // dial, accept, wrap, read, write, close, set deadline, or ping
 	Peer    string        // address of the other end, as it was dialed or accepted
 	Quiet   time.Duration // since the peer's last acknowledgement or answer, or since the dial began; 0 if unknown
-	Kind    error         // ErrSilent, ErrReset, ErrCut, ErrMute or ErrUnanswered
+	Kind    error         // one of the errors above
 	Err     error         // what the system said; for a connection that lifeline gave up, its words for that: ETIMEDOUT
 }
 
@@ -69,9 +77,10 @@ func (e *Error) Timeout() bool {
 	return e.Kind == ErrSilent || e.Kind == ErrMute || e.Kind == ErrUnanswered
 }
 
-// Temporary is false: what is given up does not come back. It is there because
-// [net.Error] still asks for it.
-func (e *Error) Temporary() bool { return false }
+// Temporary reports whether there may be room later, for servers that ask that
+// of an error of Accept, as net/http does, and go on. What is given up does not
+// come back.
+func (e *Error) Temporary() bool { return e.Kind == ErrTooMany }
 
 // during returns the error for another operation.
 func (e *Error) during(op string) *Error {

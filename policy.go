@@ -148,15 +148,9 @@ func (p Policy) longestRetry() time.Duration {
 	return min(max(p.settled().Silence/8, time.Second), 2*time.Minute)
 }
 
-// arm sets the options of a connection. What a system does not have is left out
-// of [Policy.Bound] too; other errors are those of a connection that has ended,
-// which the next Read or Write reports.
-func (p Policy) arm(conn *net.TCPConn) {
-	_ = conn.SetKeepAliveConfig(p.keepAliveConfig())
-	p.armRetries(conn)
-}
-
-// armRetries sets those options that package net does not.
+// armRetries sets the options that package net does not. What a system does not
+// have is left out of [Policy.Bound] too; other errors are those of a connection
+// that has ended, which the next Read or Write reports.
 func (p Policy) armRetries(conn *net.TCPConn) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

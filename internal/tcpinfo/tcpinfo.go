@@ -10,6 +10,7 @@ import "time"
 type Info struct {
 	Closed      bool          // the connection has ended: state TCP_CLOSE
 	LastAck     time.Duration // since the last segment with an acceptable acknowledgement
+	LastData    time.Duration // since data was last sent or received, or the connection was established
 	Unacked     uint32        // segments sent and not acknowledged
 	Unsent      uint32        // bytes written and not sent yet
 	Retransmits uint8         // timeouts in a row that sent the oldest of them again

@@ -28,6 +28,7 @@ func Read(conn syscall.RawConn) (Info, error) {
 	return Info{
 		Closed:      info.State == stateClose,
 		LastAck:     time.Duration(info.Last_ack_recv) * time.Millisecond,
+		LastData:    time.Duration(min(info.Last_data_sent, info.Last_data_recv)) * time.Millisecond,
 		Unacked:     info.Unacked,
 		Unsent:      info.Notsent_bytes,
 		Retransmits: info.Retransmits,
