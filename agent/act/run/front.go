@@ -1,0 +1,192 @@
+//go:build linux
+
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
+)
+
+// Front runs a program to its end, in a process that does nothing else: it takes
+// over its signals, and lets go of its standard input and output and, unless a
+// report is asked for, of standard error. When nothing could be started the error
+// is a [*StartError], of the program, or an [*UnsupportedError], of this machine.
+//
+// Say is called once, before the program begins to work, where the way is another
+// one than was asked for. Resolver is for when the keeper dies.
+func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Way, string)) (Status, Report, error) {
+	signal.Reset()
+	if p.Via != Proxy && redirect.Active() {
+		say(Nested, "")
+		err := unix.Exec(p.Path, p.Args, p.Env)
+		return Status{}, Report{}, &StartError{p.Path, err}
+	}
+	// What its keeper leaves behind when it dies is this process's then.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return Status{}, Report{}, os.NewSyscallError("prctl", err)
+	}
+	f := &front{program: p, resolver: resolver, signals: listen()}
+	ours, theirs, err := newWire()
+	if err != nil {
+		return Status{}, Report{}, err
+	}
+	f.wire = ours
+	_, err = spawn(p.Keeper, p.Args, p.Env, theirs)
+	theirs.close()
+	if err == nil {
+		err = ours.send(message{Order: &order{Via: p.Via, All: p.All, Report: p.Report, Path: p.Path}})
+	}
+	if err != nil {
+		return Status{}, Report{}, fmt.Errorf("starting the process that keeps the program: %w", err)
+	}
+	if err := f.begin(say); err != nil {
+		return Status{}, Report{}, err
+	}
+	return f.wait(ctx)
+}
+
+// front is the process that the user started.
+type front struct {
+	program  Program
+	resolver func() Resolver
+	wire     *wire
+	signals  chan os.Signal
+
+	server   *server // not serving, but for when the keeper dies
+	process  *os.File
+	together bool // with the program in one process group
+	why      string
+}
+
+// begin hears from the keeper that the program runs.
+func (f *front) begin(say func(Way, string)) error {
+	m, fds, err := f.wire.receive()
+	if err != nil {
+		return fmt.Errorf("the process that keeps the program ended before it began: %w", err)
+	}
+	if m.Failed != nil {
+		return m.Failed.error(f.program.Path)
+	}
+	if m.Started == nil || m.State == nil || len(fds) == 0 {
+		return errors.New("the process that keeps the program does not say that it runs")
+	}
+	last := len(fds) - 1
+	f.process, f.why = os.NewFile(uintptr(fds[last]), "process"), m.Started.Why
+	if f.server, err = adopt(*m.State, fds[:last]); err != nil {
+		return err
+	}
+	if m.Started.Why != "" {
+		say(m.Started.Way, m.Started.Why)
+	}
+	// With the keeper, out of the way of what terminals and shells send to the
+	// program's group: it would get it twice. The leader of a session cannot.
+	f.together = true
+	if group, err := unix.Getpgid(m.State.Keeper); err == nil && group != m.State.Group {
+		f.together = unix.Setpgid(0, group) != nil
+	}
+	detach(f.program.Report)
+	return nil
+}
+
+func (f *failure) error(path string) error {
+	err := errors.New(f.Text)
+	if f.Errno != 0 {
+		err = &described{f.Text, f.Errno}
+	}
+	if f.Unsupported {
+		return &UnsupportedError{err}
+	}
+	return &StartError{path, err}
+}
+
+// described is an error of another process.
+type described struct {
+	text  string
+	errno unix.Errno
+}
+
+func (e *described) Error() string { return e.text }
+func (e *described) Unwrap() error { return e.errno }
+
+// wait waits for the end of the program.
+func (f *front) wait(ctx context.Context) (Status, Report, error) {
+	messages := make(chan message)
+	go func() {
+		defer close(messages)
+		for {
+			m, _, err := f.wire.receive()
+			if err != nil {
+				return
+			}
+			messages <- m
+		}
+	}()
+	for {
+		select {
+		case s := <-f.signals:
+			pass(s, f.process, f.server.PID, f.together)
+		case m, ok := <-messages:
+			switch {
+			case !ok:
+				return f.alone(ctx)
+			case m.Stopped != 0:
+				stopSelf(m.Stopped, f.signals)
+			case m.Continued:
+				_ = f.wire.send(message{Continued: true})
+			case m.Ended != nil:
+				return statusOf(m.Ended.Wait), m.Ended.Report, nil
+			}
+		}
+	}
+}
+
+func statusOf(wait unix.WaitStatus) Status {
+	if wait.Signaled() {
+		return Status{Signal: wait.Signal()}
+	}
+	return Status{Code: wait.ExitStatus()}
+}
+
+// alone goes on in the place of the keeper, which is dead. The program is a child
+// of this process now, and shares its process group again: a shell that lets the
+// group go on after a stop reaches both.
+func (f *front) alone(ctx context.Context) (Status, Report, error) {
+	if err := f.server.serve(ctx, f.resolver()); err != nil {
+		return Status{}, Report{}, err
+	}
+	if unix.Setpgid(0, f.server.Group) == nil {
+		f.together = true
+	}
+	go f.server.standBy(nil, f.program.Keeper, f.program.Env, nil, nil)
+	events := make(chan unix.WaitStatus)
+	go func() {
+		defer close(events)
+		r := reaper{program: f.server.PID, deadline: time.Now().Add(adoption)}
+		r.run(func(wait unix.WaitStatus) { events <- wait })
+	}()
+	for {
+		select {
+		case s := <-f.signals:
+			pass(s, f.process, f.server.PID, f.together)
+		case wait, ok := <-events:
+			switch {
+			case !ok:
+				return Status{}, Report{}, fmt.Errorf("the program is lost, with the process that kept it: %w", io.ErrUnexpectedEOF)
+			case wait.Stopped():
+				stopSelf(wait.StopSignal(), f.signals)
+			case wait.Continued():
+			default:
+				return statusOf(wait), f.server.report(f.why), nil
+			}
+		}
+	}
+}

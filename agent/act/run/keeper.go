@@ -1,0 +1,224 @@
+//go:build linux
+
+package run
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/act/run/notify"
+	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
+)
+
+// Keep is what the process that [Front] starts does, with the descriptor that
+// it was given, the program's arguments and environment, and the command to start
+// others like it. It returns when nobody is left that it would serve.
+func Keep(ctx context.Context, fd int, args, env, keeper []string, resolver Resolver) error {
+	unix.CloseOnExec(fd)
+	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_SEQPACKET {
+		return errNoOrder
+	}
+	signal.Reset() // what is ignored stays ignored, for the program too
+	w := &wire{fd}
+	m, fds, err := w.receive()
+	switch {
+	case err != nil:
+		return errNoOrder
+	case m.State != nil:
+		return takeOver(ctx, w, *m.State, fds, env, keeper, resolver)
+	case m.Order == nil || len(args) == 0:
+		return errNoOrder
+	}
+	k := &keeping{wire: w, order: m.Order, env: env, keeper: keeper, acks: make(chan struct{}, 1), over: make(chan struct{})}
+	k.front, err = unix.PidfdOpen(unix.Getppid(), 0)
+	if err != nil {
+		return k.fail(&UnsupportedError{os.NewSyscallError("pidfd_open", err)})
+	}
+	if err := k.start(ctx, args, resolver); err != nil {
+		return k.fail(err)
+	}
+	k.keep()
+	return nil
+}
+
+// keeping is a keeper at work.
+type keeping struct {
+	wire   *wire
+	front  int // a descriptor of the process
+	order  *order
+	env    []string
+	keeper []string
+
+	server  *server
+	why     string // it is not seccomp
+	process *os.File
+	acks    chan struct{} // what the front has understood
+	over    chan struct{} // the program has ended
+}
+
+// fail tells the front why nothing was started.
+func (k *keeping) fail(err error) error {
+	f := &failure{Text: err.Error()}
+	var program *StartError
+	var machine *UnsupportedError
+	switch {
+	case errors.As(err, &program):
+		f.Text = program.Err.Error()
+	case errors.As(err, &machine):
+		f.Text, f.Unsupported = machine.Err.Error(), true
+	default:
+		f.Unsupported = true
+	}
+	errors.As(err, &f.Errno)
+	return k.wire.send(message{Failed: f})
+}
+
+// start starts the program, in the best way there is.
+func (k *keeping) start(ctx context.Context, args []string, resolver Resolver) error {
+	p := Program{Path: k.order.Path, Args: args, Env: k.env}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl", err)
+	}
+	var err error
+	if k.order.Via != Proxy {
+		err = k.seccomp(ctx, p, resolver)
+		var machine *UnsupportedError
+		if k.order.Via == Seccomp || !errors.As(err, &machine) {
+			return err
+		}
+		k.why = machine.Err.Error()
+	}
+	if k.server, err = newProxy(); err != nil {
+		return err
+	}
+	if err := k.server.serve(ctx, resolver); err != nil {
+		return err
+	}
+	p.Env = k.server.proxy.Environment(p.Env)
+	return k.started(start(p, nil, nil))
+}
+
+func (k *keeping) seccomp(ctx context.Context, p Program, resolver Resolver) error {
+	if err := redirect.Possible(); err != nil {
+		return &UnsupportedError{err}
+	}
+	s, err := newServer(k.order)
+	if err != nil {
+		return err
+	}
+	k.server = s
+	return k.started(start(p, &notify.Filter{Notice: k.order.Report}, func(l *notify.Listener) error {
+		s.listener, s.fds = l, append(s.fds, l.FD())
+		return s.serve(ctx, resolver)
+	}))
+}
+
+// started leaves the program's process group, lets go of what is the program's
+// and tells the front.
+func (k *keeping) started(pid int, process *os.File, err error) error {
+	if err != nil {
+		return err
+	}
+	k.process = process
+	k.server.PID, k.server.Group, k.server.Keeper = pid, unix.Getpgrp(), unix.Getpid()
+	deaf()
+	// The program's group has a parent outside of itself in its session when the
+	// front's had: else the terminal's stop signals have no effect, as without us.
+	if session, _ := unix.Getsid(0); session == unix.Getppid() {
+		_, _ = unix.Setsid()
+	} else {
+		_ = unix.Setpgid(0, 0)
+	}
+	detach(false)
+	return k.wire.send(message{Started: &started{Way: k.server.Way, Why: k.why}, State: &k.server.state}, append(slices.Clip(k.server.fds), int(process.Fd()))...)
+}
+
+// keep serves until nobody is left.
+func (k *keeping) keep() {
+	go k.server.standBy(k.wire, k.keeper, k.env, k.gone, k.heard)
+	r := reaper{program: k.server.PID}
+	r.run(func(wait unix.WaitStatus) { k.tell(wait) })
+	k.server.unused()
+}
+
+// heard is called with what the front says.
+func (k *keeping) heard(m message) {
+	if m.Continued {
+		select {
+		case k.acks <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// gone is called when the front is. Was it killed, so is the program: whoever
+// killed it meant that.
+func (k *keeping) gone() {
+	select {
+	case <-k.over:
+	default:
+		_ = unix.PidfdSendSignal(int(k.process.Fd()), unix.SIGKILL, nil, 0)
+	}
+}
+
+// tell tells the front what happened to the program. It may be gone.
+func (k *keeping) tell(wait unix.WaitStatus) {
+	switch {
+	case wait.Stopped():
+		_ = k.wire.send(message{Stopped: wait.StopSignal()})
+	case wait.Continued():
+		k.wake()
+	default:
+		close(k.over)
+		_ = k.wire.send(message{Ended: &ended{wait, k.server.report(k.why)}})
+	}
+}
+
+// wake lets the front go on, which stopped with the program: it may be about to,
+// so once may not be enough.
+func (k *keeping) wake() {
+	if k.wire.send(message{Continued: true}) != nil {
+		return
+	}
+	for range 100 {
+		if unix.PidfdSendSignal(k.front, unix.SIGCONT, nil, 0) != nil {
+			return
+		}
+		select {
+		case <-k.acks:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// takeOver waits until the process at the other end of the wire is gone, and
+// goes on in its place.
+func takeOver(ctx context.Context, w *wire, st state, fds []int, env, keeper []string, resolver Resolver) error {
+	deaf()
+	_, _ = unix.Setsid()
+	detach(false)
+	s, err := adopt(st, fds)
+	if err != nil {
+		return err
+	}
+	for err == nil {
+		_, _, err = w.receive()
+	}
+	w.close()
+	if s.listener == nil || s.listener.Unused() {
+		return nil
+	}
+	if err := s.serve(ctx, resolver); err != nil {
+		return err
+	}
+	go s.standBy(nil, keeper, env, nil, nil)
+	s.unused()
+	return nil
+}

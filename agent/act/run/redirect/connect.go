@@ -1,0 +1,243 @@
+//go:build linux
+
+package redirect
+
+import (
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/act/run/notify"
+	"github.com/lifeline-go/lifeline/agent/act/run/stub"
+)
+
+// handshake bounds connecting to the stub, which listens on this machine.
+const handshake = 2 * time.Second
+
+// connect leads a connect(2) to a nameserver to the stub.
+func (r *Redirector) connect(c *notify.Call) answer {
+	b := r.read(c, c.Args[1], c.Args[2])
+	if string(b) == hail {
+		r.Tally.add(r.program(c), Nested)
+		return answer{errno: here}
+	}
+	a, ok := r.wants(c, b)
+	if !ok {
+		return goOn
+	}
+	fd, err := r.borrow(int(c.TID), descriptorOf(c))
+	if err != nil { // as in containers of Docker
+		d, err := describe(int(c.TID), descriptorOf(c))
+		if err != nil {
+			return r.failed(c, err)
+		}
+		return r.later(c, func(c *notify.Call) answer { return r.replace(c, a, d) })
+	}
+	defer unix.Close(fd)
+	s, err := inspect(fd)
+	switch {
+	case err == errNoInet:
+		return goOn
+	case err != nil:
+		return r.failed(c, err)
+	case r.netns.other(fd):
+		r.Tally.add(r.program(c), Elsewhere)
+		return goOn
+	case s.tied:
+		s.closeOnExec = closesOnExec(int(c.TID), descriptorOf(c))
+		return r.later(c, func(c *notify.Call) answer { return r.replace(c, a, s.descriptor) })
+	case s.stream && !s.nonblock: // it may have to wait
+		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return r.failed(c, err)
+		}
+		return r.later(c, func(c *notify.Call) answer {
+			defer unix.Close(own)
+			return r.lead(c, own, a, true)
+		})
+	}
+	return r.lead(c, fd, a, s.stream)
+}
+
+func descriptorOf(c *notify.Call) int { return int(int32(c.Args[0])) }
+
+// lead connects the program's own socket to the stub.
+func (r *Redirector) lead(c *notify.Call, fd int, a address, stream bool) answer {
+	to := r.stubFor(a)
+	err := unix.Connect(fd, to.sockaddr())
+	switch err {
+	case nil, unix.EINPROGRESS:
+	case unix.EISCONN, unix.EALREADY, unix.EINTR:
+		// A signal interrupted the call when all was done but the answer, and the
+		// program makes it again (before Linux 5.19; or the supervisor was lost).
+		// EINTR is of a signal to Lifeline.
+		if peer, ok := addressOf(unix.Getpeername(fd)); ok && peer.AddrPort == to.AddrPort {
+			err = nil
+		} else if err != unix.EISCONN {
+			err = unix.EINPROGRESS
+		}
+	}
+	errno, _ := err.(unix.Errno)
+	if err != nil && errno != unix.EINPROGRESS {
+		return r.failed(c, err)
+	}
+	if !r.allow(fd, stream, false) {
+		return r.failed(c, errNoInet)
+	}
+	r.Tally.add(r.program(c), Redirected)
+	return answer{errno: errno}
+}
+
+// replace puts a new socket, connected to the stub, in the place of the
+// program's.
+func (r *Redirector) replace(c *notify.Call, a address, d descriptor) answer {
+	to := r.stubFor(a)
+	fd, err := newSocket(to, d.stream)
+	if err != nil {
+		return r.failed(c, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, to.sockaddr()); err != nil && err != unix.EINPROGRESS {
+		return r.failed(c, err)
+	}
+	if err := connected(fd); err != nil {
+		return r.failed(c, err)
+	}
+	if err := unix.SetNonblock(fd, d.nonblock); err != nil {
+		return r.failed(c, err)
+	}
+	r.allow(fd, d.stream, false)
+	if err := r.Listener.Replace(c.ID, descriptorOf(c), fd, d.closeOnExec); err != nil {
+		return r.failed(c, err)
+	}
+	r.Tally.add(r.program(c), Redirected)
+	return done
+}
+
+func newSocket(to address, stream bool) (int, error) {
+	family, kind := unix.AF_INET, unix.SOCK_DGRAM
+	if to.inet6 {
+		family = unix.AF_INET6
+	}
+	if stream {
+		kind = unix.SOCK_STREAM
+	}
+	return unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+}
+
+// connected waits until a socket is.
+func connected(fd int) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for end := time.Now().Add(handshake); ; {
+		n, err := unix.Poll(fds, int(time.Until(end).Milliseconds())+1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = unix.ETIMEDOUT
+		}
+		if err != nil {
+			return os.NewSyscallError("poll", err)
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && errno != 0 {
+			err = unix.Errno(errno)
+		}
+		return os.NewSyscallError("connect", err)
+	}
+}
+
+// stubFor returns where the stub is for a socket that wanted to a.
+func (r *Redirector) stubFor(a address) address {
+	if a.inet6 && !a.mapped() && r.IPv6.IsValid() {
+		return address{r.IPv6, true}
+	}
+	if a.inet6 {
+		return address{netip.AddrPortFrom(netip.AddrFrom16(r.IPv4.Addr().As16()), r.IPv4.Port()), true}
+	}
+	return address{r.IPv4, false}
+}
+
+// allow tells the stub of the port that a socket has; ok is false when it has
+// none.
+func (r *Redirector) allow(fd int, stream, whole bool) (ok bool) {
+	local, ok := addressOf(unix.Getsockname(fd))
+	if !ok || local.Port() == 0 {
+		return false
+	}
+	network := stub.UDP4
+	if local.inet6 && local.Addr().Is6() && !local.Addr().IsUnspecified() {
+		network = stub.UDP6
+	}
+	if stream {
+		network += stub.TCP4 - stub.UDP4
+	}
+	r.Ports.Allow(network, local.Port(), whole)
+	return true
+}
+
+// socket is what the program's own socket is.
+type socket struct {
+	descriptor
+	tied bool // to an interface or an address from which loopback is not to be reached
+}
+
+func inspect(fd int) (s socket, err error) {
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return s, errNoInet // not a socket
+	}
+	s.stream = protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP
+	if !s.stream && protocol != unix.IPPROTO_UDP {
+		return s, errNoInet
+	}
+	local, ok := addressOf(unix.Getsockname(fd))
+	if !ok {
+		return s, errNoInet
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return s, os.NewSyscallError("fcntl", err)
+	}
+	s.nonblock = flags&unix.O_NONBLOCK != 0
+	ip := local.Addr()
+	s.tied = !ip.IsUnspecified() && !ip.IsLoopback()
+	if device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE); err == nil && device != "" {
+		s.tied = true
+	}
+	return s, nil
+}
+
+// closesOnExec is a property of the descriptor and not of what it refers to, so
+// that a copy does not have it.
+func closesOnExec(tid, fd int) bool {
+	d, err := describe(tid, fd)
+	return err != nil || d.closeOnExec
+}
+
+// netns is the network namespace of the stub.
+type netns struct{ cookie uint64 } // 0 before Linux 5.14
+
+func (n *netns) find() {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	n.cookie, _ = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+}
+
+// other reports that a socket is of another one, where the stub is not. Before
+// Linux 5.14 that is not known, and connecting fails.
+func (n *netns) other(fd int) bool {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return err == nil && cookie != n.cookie
+}
+
+// failed lets the program do what it would have done without Lifeline.
+func (r *Redirector) failed(c *notify.Call, err error) answer {
+	r.Tally.fail(r.program(c), err)
+	return goOn
+}

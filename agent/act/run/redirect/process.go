@@ -1,0 +1,171 @@
+//go:build linux
+
+package redirect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/source/capability"
+)
+
+// readMemory reads the memory of the process that a thread belongs to. It needs
+// the right to trace it, ptrace(2), which an ancestor has as a rule.
+func readMemory(tid int, at uint64, b []byte) error {
+	local := unix.Iovec{Base: &b[0]}
+	local.SetLen(len(b))
+	n, err := unix.ProcessVMReadv(tid, []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
+	return whole("process_vm_readv", n, len(b), err)
+}
+
+func writeMemory(tid int, at uint64, b []byte) error {
+	local := unix.Iovec{Base: &b[0]}
+	local.SetLen(len(b))
+	n, err := unix.ProcessVMWritev(tid, []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
+	return whole("process_vm_writev", n, len(b), err)
+}
+
+func whole(what string, n, want int, err error) error {
+	if err == nil && n != want {
+		err = unix.EFAULT
+	}
+	return os.NewSyscallError(what, err)
+}
+
+// readText reads a text that ends with a zero; most bounds it.
+func readText(tid int, at uint64, most int) (string, error) {
+	var text []byte
+	page := uint64(os.Getpagesize())
+	for len(text) < most { // not over the end of a page: the next one may not be there
+		part := make([]byte, min(page-at%page, uint64(most-len(text))))
+		if err := readMemory(tid, at, part); err != nil {
+			return "", err
+		}
+		if i := bytes.IndexByte(part, 0); i >= 0 {
+			return string(append(text, part[:i]...)), nil
+		}
+		text, at = append(text, part...), at+uint64(len(part))
+	}
+	return "", errors.New("a text without an end")
+}
+
+func proc(tid int, name string) string { return "/proc/" + strconv.Itoa(tid) + "/" + name }
+
+// borrow returns a copy of a descriptor of the process that a thread belongs to.
+func (r *Redirector) borrow(tid, fd int) (int, error) {
+	if r.deny {
+		return -1, unix.EPERM
+	}
+	process, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD) // Linux 6.9
+	if err == unix.EINVAL {
+		var tgid int
+		if tgid, err = leader(tid); err == nil {
+			process, err = unix.PidfdOpen(tgid, 0)
+		}
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("pidfd_open", err)
+	}
+	defer unix.Close(process)
+	copied, err := unix.PidfdGetfd(process, fd, 0)
+	return copied, os.NewSyscallError("pidfd_getfd", err)
+}
+
+// leader returns the process that a thread belongs to.
+func leader(tid int) (int, error) {
+	tgid, err := status(tid, "Tgid")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(tgid)
+}
+
+// status returns one value of /proc/PID/status.
+func status(tid int, key string) (string, error) {
+	text, err := readAtMost(proc(tid, "status"), 1<<16)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, key+":"); ok {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "", fmt.Errorf("no %s in %s", key, proc(tid, "status"))
+}
+
+// Possible returns why programs that this process starts cannot be helped by a
+// [Redirector]; nil when they can, as far as is known before.
+func Possible() error {
+	var name unix.Utsname
+	var major, minor int
+	if err := unix.Uname(&name); err == nil {
+		if n, _ := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); n == 2 && (major < 5 || major == 5 && minor < 9) {
+			return fmt.Errorf("Linux %d.%d is older than 5.9: %w", major, minor, errors.ErrUnsupported)
+		}
+	}
+	probe := []byte{0}
+	if err := readMemory(os.Getpid(), uint64(uintptr(unsafe.Pointer(&probe[0]))), make([]byte, 1)); err != nil {
+		return fmt.Errorf("the memory of programs cannot be read: %w", err)
+	}
+	scope, err := readAtMost("/proc/sys/kernel/yama/ptrace_scope", 8)
+	if err == nil && strings.TrimSpace(string(scope)) > "1" && !capability.Held(unix.CAP_SYS_PTRACE) {
+		return fmt.Errorf("the memory of programs cannot be read: kernel.yama.ptrace_scope is %s", strings.TrimSpace(string(scope)))
+	}
+	return nil
+}
+
+// descriptor is what /proc says of a descriptor that cannot be borrowed.
+type descriptor struct {
+	stream      bool // TCP; else UDP
+	nonblock    bool
+	closeOnExec bool
+}
+
+var errNoInet = errors.New("neither a UDP nor a TCP socket")
+
+// describe needs only the right to look, PTRACE_MODE_READ.
+func describe(tid, fd int) (d descriptor, err error) {
+	name := make([]byte, 32) // sockfs_xattr_get in net/socket.c
+	n, err := unix.Getxattr(proc(tid, "fd/"+strconv.Itoa(fd)), "system.sockprotoname", name)
+	if err != nil {
+		return d, os.NewSyscallError("getxattr", err)
+	}
+	switch strings.TrimRight(string(name[:n]), "\x00") {
+	case "UDP", "UDPv6":
+	case "TCP", "TCPv6":
+		d.stream = true
+	default:
+		return d, errNoInet
+	}
+	info, err := readAtMost(proc(tid, "fdinfo/"+strconv.Itoa(fd)), 1<<12)
+	if err != nil {
+		return d, err
+	}
+	for line := range strings.Lines(string(info)) {
+		if value, ok := strings.CutPrefix(line, "flags:"); ok {
+			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
+			d.nonblock, d.closeOnExec = flags&unix.O_NONBLOCK != 0, flags&unix.O_CLOEXEC != 0
+			return d, err
+		}
+	}
+	return d, fmt.Errorf("no flags in fdinfo of descriptor %d", fd)
+}
+
+// readAtMost reads a file to its end, and no more of it than most.
+func readAtMost(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, most))
+}
