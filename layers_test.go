@@ -81,6 +81,8 @@ var layers = []layer{
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
 	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", "internal/dnsclient", "internal/dnsconf", xnet, xsys}, "how names are resolved"},
 
+	{"agent/source/nameways", library, []string{"agent/fact", "agent/source/route", "internal/dnsclient", "names", xnet, xsys}, "asks for a name in every way there is"},
+
 	{"agent/node", library, []string{"agent/fact", "agent/verdict", "agent/act", "bound", "agent/source/*", xsys}, "joins the sources into one look, and watches peers: what looking leaves open, a poke settles"},
 	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},
 	{"agent/show", library, []string{"agent/fact", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},

@@ -39,10 +39,11 @@ const (
 	WayVarlink                    // systemd-resolved over varlink
 	WayDBus                       // systemd-resolved over D-Bus
 	WayNSCD                       // nscd or nsncd
-	WayGetent                     // the program getent
+	WayGetent                     // the program getent, where getaddrinfo is not to be had
+	WayAddress                    // the name is an address: nobody is asked
 )
 
-var wayNames = [...]string{"unknown", "hosts", "getaddrinfo", "go", "nameserver", "resolved-stub", "resolved-varlink", "resolved-dbus", "nscd", "getent"}
+var wayNames = [...]string{"unknown", "hosts", "getaddrinfo", "go", "nameserver", "resolved-stub", "resolved-varlink", "resolved-dbus", "nscd", "getent", "address"}
 
 func (k WayKind) String() string { return nameOf(wayNames[:], int(k)) }
 

@@ -1,28 +1,46 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/dnsconf"
 	"github.com/lifeline-go/lifeline/agent/source/gobin"
+	"github.com/lifeline-go/lifeline/agent/source/nameways"
 )
 
 // Naming says what to look at of how names are resolved. The zero Naming is the
 // configuration alone.
 type Naming struct {
-	Probe       bool             // ask each nameserver, see [Naming.ask]
+	Probe       bool             // ask each nameserver one question, and those that answer badly three more
 	Places      []string         // files, and directories of programs, to look for those whose names fail
 	Always      bool             // look at the programs also where no nameserver fails
 	Environment fact.Environment // of who asks, for what Go programs make of it
+
+	// Lookup are names to ask for in every way, as package nameways takes them,
+	// within Within; zero means 3 s. The nameservers are asked for nothing else
+	// then, and programs are looked at where Go's resolver finds one of them not.
+	Lookup []string
+	Within time.Duration
 }
+
+// lookupTime is how long all ways have to look a name up: what hangs for longer
+// is as good as dead to who waits.
+const lookupTime = 3 * time.Second
 
 // Names looks at how names are resolved on this machine, and at nothing else.
 func (n *Node) Names(ctx context.Context, w Naming) (*fact.Machine, error) {
 	l := look{Machine: &fact.Machine{Host: hostname()}}
-	l.names(ctx, w)
+	if len(w.Lookup) > 0 {
+		l.lookups(ctx, w)
+	} else {
+		l.names(ctx, w)
+	}
 	l.Time = time.Now()
 	return l.Machine, ctx.Err()
 }
@@ -73,4 +91,66 @@ func anyGood(names *fact.Names) bool {
 		}
 	}
 	return false
+}
+
+// lookups asks for names in every way.
+func (l *look) lookups(ctx context.Context, w Naming) {
+	names, blind := dnsconf.Read("")
+	names.Environment = w.Environment
+	l.Names = &names
+	l.blind(blind...)
+	within, cancel := context.WithTimeout(ctx, cmp.Or(max(w.Within, 0), lookupTime))
+	defer cancel()
+	scanning, enough := context.WithCancel(within)
+	defer enough()
+	type found struct {
+		programs fact.Executables
+		blind    []fact.Blind
+	}
+	scanned := make(chan found, 1)
+	go func() {
+		programs, blind := gobin.Scan(scanning, w.Places)
+		scanned <- found{programs, blind}
+	}()
+	l.Lookups = make([]fact.Lookup, len(w.Lookup))
+	var wg sync.WaitGroup
+	for i, name := range w.Lookup {
+		wg.Go(func() { l.Lookups[i] = nameways.Ask(within, name, &names) })
+	}
+	wg.Wait()
+	answersOf(&names, l.Lookups)
+	if !slices.ContainsFunc(l.Lookups, lostOnGo) {
+		enough()
+	}
+	if f := <-scanned; scanning.Err() == nil || within.Err() != nil { // all of it, or as much as there was time for
+		l.Programs = &f.programs
+		l.blind(f.blind...)
+	}
+}
+
+// lostOnGo reports a name that Go's own resolver did not find.
+func lostOnGo(l fact.Lookup) bool {
+	return slices.ContainsFunc(l.Ways, func(w fact.Way) bool { return w.Kind == fact.WayGo && w.Answer != fact.Addresses })
+}
+
+// answersOf puts what nameservers said to questions for names where what they
+// say to others would be.
+func answersOf(names *fact.Names, lookups []fact.Lookup) {
+	for i := range names.Nameservers {
+		s := &names.Nameservers[i]
+		for _, l := range lookups {
+			for _, w := range l.Ways {
+				if w.Kind != fact.WayServer || w.Server != s.Addr {
+					continue
+				}
+				into := map[fact.Transport]*fact.Known[fact.Answer]{fact.UDPWithEDNS: &s.Answer, fact.PlainUDP: &s.Plain, fact.OverTCP: &s.TCP}[w.Transport]
+				if into == nil || into.OK && into.Value.OK && !w.Answer.Heard() {
+					continue // another question was answered
+				}
+				if w.Answer.Heard() || !into.OK {
+					*into = fact.Seen(fact.Answer{OK: w.Answer.Heard(), After: w.Took, Error: w.Error, RCode: w.RCode})
+				}
+			}
+		}
+	}
 }

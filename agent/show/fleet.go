@@ -103,12 +103,6 @@ func (l *lastLine) Write(p []byte) (int, error) {
 }
 
 func jsonOf(a *fact.HostAnswer) fleetHost {
-	given := func(text string) *string {
-		if text == "" {
-			return nil
-		}
-		return &text
-	}
 	h := fleetHost{
 		Host: a.Host, Outcome: a.Outcome, Signal: given(a.Signal), Phase: given(a.Phase), Reason: given(a.Reason), Detail: given(a.Detail), MayHaveRun: a.MayHaveRun,
 		Command: given(a.Command), Attempts: a.Attempts, MS: milliseconds(a.Took),

@@ -137,16 +137,10 @@ type programJSON struct {
 // ProgramsJSON writes the same as one document, with what it means.
 func ProgramsJSON(w io.Writer, m *fact.Machine, programs []verdict.Program, meaning []verdict.Finding) error {
 	list := make([]programJSON, 0, len(programs))
-	optional := func(text string) *string {
-		if text == "" {
-			return nil
-		}
-		return &text
-	}
 	for i := range programs {
 		p := &programs[i]
-		j := programJSON{Path: p.Path, Name: p.Called, Resolver: p.Resolver, Here: p.Here, Reason: p.Reason, Fails: known(p.Fails), Why: optional(p.Why),
-			Go: optional(p.Go), CGO: known(p.CGO), Tags: p.Tags, Static: p.Static, Libc: optional(p.Libc.String())}
+		j := programJSON{Path: p.Path, Name: p.Called, Resolver: p.Resolver, Here: p.Here, Reason: p.Reason, Fails: known(p.Fails), Why: given(p.Why),
+			Go: given(p.Go), CGO: known(p.CGO), Tags: p.Tags, Static: p.Static, Libc: given(p.Libc.String())}
 		if j.Tags == nil {
 			j.Tags = []string{}
 		}

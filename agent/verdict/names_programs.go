@@ -267,4 +267,6 @@ func standardReaction(action string) bool {
 }
 
 // called is the name of a program for people.
-func (p *Program) called() string { return cmp.Or(p.Called, p.Path[strings.LastIndexByte(p.Path, '/')+1:]) }
+func (p *Program) called() string {
+	return cmp.Or(p.Called, p.Path[strings.LastIndexByte(p.Path, '/')+1:])
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/show"
+	"github.com/lifeline-go/lifeline/agent/source/nameways"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 )
 
@@ -29,7 +30,14 @@ func newNames() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "names NAME… | --binaries [PATH…] | --pid N",
 		Short: "Says in which ways a name resolves, and who resolves the names of a program",
-		Long:  "",
+		Long: "Looks a name up in every way there is, all at once and within 3 s: /etc/hosts, what the operating system\n" +
+			"answers (getaddrinfo; for both families of addresses and for each alone), Go's own resolver with this\n" +
+			"machine's configuration, each nameserver over UDP with and without EDNS, over TCP and over TLS, and\n" +
+			"systemd-resolved and nscd where there are any. Then it says what the differences mean and what to do.\n" +
+			"The name goes to the nameservers of resolv.conf, and to whom the operating system asks.\n\n" +
+			"With --binaries: which programs ask the operating system, which Go's own resolver, told from their files\n" +
+			"alone, and which of them cannot resolve names on this machine now. It asks each nameserver one question.\n\n" +
+			"With --pid: the sockets of a process to nameservers, and since when they wait for an answer.",
 		Example: "  lifeline names api.corp.example       every way to resolve it, side by side, and what that means\n" +
 			"  lifeline names --binaries             who resolves the names of each program on PATH, and which fail now\n" +
 			"  lifeline names --binaries ./agent     of one program, or of those of a directory\n" +
@@ -66,7 +74,53 @@ func runNames(cmd *cobra.Command, f *namesFlags, args []string) error {
 	case !pid && len(args) == 0:
 		return usageError{fmt.Errorf("it needs one or several names, such as api.corp.example, or --binaries or --pid; see %s -h", cmd.CommandPath())}
 	}
-	return nil
+	return runLookups(cmd, args)
+}
+
+// mostNames is how many names are looked up at a time: each takes some 30
+// questions.
+const mostNames = 16
+
+func runLookups(cmd *cobra.Command, args []string) error {
+	if len(args) > mostNames {
+		return usageError{fmt.Errorf("%d names are too many: take up to %d at a time", len(args), mostNames)}
+	}
+	w := naming(false)
+	for _, name := range args {
+		ascii, err := nameways.ASCII(name)
+		if err != nil {
+			return usageError{fmt.Errorf("%q is %w", name, err)}
+		}
+		w.Lookup = append(w.Lookup, ascii)
+	}
+	n := node.New()
+	defer n.Close()
+	m, err := n.Names(cmd.Context(), w)
+	if err != nil {
+		return blindError{err}
+	}
+	for i := range m.Lookups {
+		m.Lookups[i].Name = args[i]
+	}
+	meaning := ofNames(m)
+	slices.SortStableFunc(meaning, func(a, b verdict.Finding) int { // what is said of the name itself first
+		return cmp.Or(cmp.Compare(b.Severity, a.Severity), aboutName(a)-aboutName(b))
+	})
+	if asJSON(cmd) {
+		err = show.LookupsJSON(cmd.OutOrStdout(), m, meaning)
+	} else {
+		style, _ := terminal(cmd.OutOrStdout())
+		show.Lookups(cmd.OutOrStdout(), m, meaning, style)
+		show.Blindness(cmd.ErrOrStderr(), m.Blind, style)
+	}
+	return cmp.Or(err, failing(meaning))
+}
+
+func aboutName(f verdict.Finding) int {
+	if _, is := f.Subject.Get("name"); is {
+		return 0
+	}
+	return 1
 }
 
 // naming is what is looked at of how names are resolved.
