@@ -229,7 +229,7 @@ func LookupsJSON(w io.Writer, m *fact.Machine, meaning []verdict.Finding) error 
 func wayOf(l *fact.Lookup, w *fact.Way) wayJSON {
 	j := wayJSON{
 		Name: l.Name, Way: w.Kind.String(), Family: w.Family.String(), OK: w.Answer == fact.Addresses, Answer: w.Answer.String(),
-		Addresses: addressTexts(w.Addresses), MS: float64(w.Took.Round(time.Microsecond)) / float64(time.Millisecond),
+		Addresses: addressTexts(w.Addresses), MS: milliseconds(w.Took),
 		Error: given(w.Error), RCode: given(w.RCode), Transport: given(w.Transport.String()), Truncated: w.Truncated,
 	}
 	if w.Server.IsValid() {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	_ "github.com/lifeline-go/lifeline/names/getaddrinfo" // names are asked of the C library too
 )
 
 func main() {
