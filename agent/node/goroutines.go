@@ -67,7 +67,11 @@ func (n *Node) watchGoroutines(ctx context.Context, d time.Duration, w Want, m *
 func (n *Node) openTargets(ctx context.Context, w Want, m *fact.Machine) *targets {
 	t := &targets{}
 	deadline := time.Now().Add(openingTime)
-	for _, pid := range callers(m) {
+	pids := callers(m)
+	if w.Process != 0 {
+		pids = []int32{w.Process}
+	}
+	for _, pid := range pids {
 		p := m.Process(pid)
 		if p == nil || pid == int32(os.Getpid()) || !w.Goroutines(p) {
 			continue

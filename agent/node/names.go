@@ -3,8 +3,12 @@ package node
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -12,6 +16,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/source/dnsconf"
 	"github.com/lifeline-go/lifeline/agent/source/gobin"
 	"github.com/lifeline-go/lifeline/agent/source/nameways"
+	"github.com/lifeline-go/lifeline/agent/source/netns"
 )
 
 // Naming says what to look at of how names are resolved. The zero Naming is the
@@ -153,4 +158,32 @@ func answersOf(names *fact.Names, lookups []fact.Lookup) {
 			}
 		}
 	}
+}
+
+// Asking takes two looks at the sockets and the goroutines of one process, and
+// reads how names are resolved where it is: in its root and its network
+// namespace. What of that cannot be seen is in Blind.
+func (n *Node) Asking(ctx context.Context, pid int32, d time.Duration) (*fact.Machine, error) {
+	space, err := ParseNamespaces(strconv.Itoa(int(pid)))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("process %d is another user's: needs CAP_SYS_PTRACE", pid)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := n.Watch(ctx, d, Want{Namespaces: space, Process: pid, Goroutines: func(p *fact.Process) bool { return p.PID == pid }})
+	if err != nil {
+		return nil, err
+	}
+	ns := fact.Namespace{Inode: space.inode, PID: pid}
+	err = netns.Do(ns, func() error {
+		names, blind := dnsconf.Read(fmt.Sprintf("/proc/%d/root", pid))
+		m.Names = &names
+		m.Blind = append(m.Blind, blind...)
+		return nil
+	})
+	if err != nil {
+		m.Blind = append(m.Blind, netns.Blindness("names", err))
+	}
+	return m, nil
 }

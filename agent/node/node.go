@@ -64,6 +64,10 @@ type Want struct {
 	// chooses none.
 	Goroutines func(*fact.Process) bool
 
+	// Process is the one process that matters; zero means all. Its goroutines may
+	// be looked at whatever sockets it holds.
+	Process int32
+
 	first bool // with Full: only what is compared with a later look
 }
 

@@ -252,15 +252,18 @@ func waitingOf(w *verdict.Waiting) waitingJSON {
 		j.Peer, j.Netns = &peer, &w.Netns
 	}
 	for i := range w.Goroutines {
-		g := &w.Goroutines[i]
-		one := goroutineJSON{ID: g.ID, State: g.State, Since: seconds(g.Since), Looked: g.Looked, For: g.For, Prompt: g.Prompt, AskedBy: callOf(g.Asked),
-			Stack: []callJSON{}, Cut: g.Cut, CreatedBy: callOf(g.Created)}
-		for _, c := range g.Stack {
-			one.Stack = append(one.Stack, callJSON{c.Func, c.File, c.Line})
-		}
-		j.Goroutines = append(j.Goroutines, one)
+		j.Goroutines = append(j.Goroutines, goroutineOf(&w.Goroutines[i]))
 	}
 	return j
+}
+
+func goroutineOf(g *verdict.Waiter) goroutineJSON {
+	one := goroutineJSON{ID: g.ID, State: g.State, Since: seconds(g.Since), Looked: g.Looked, For: g.For, Prompt: g.Prompt, AskedBy: callOf(g.Asked),
+		Stack: []callJSON{}, Cut: g.Cut, CreatedBy: callOf(g.Created)}
+	for _, c := range g.Stack {
+		one.Stack = append(one.Stack, callJSON{c.Func, c.File, c.Line})
+	}
+	return one
 }
 
 func known[T any](k fact.Known[T]) *T {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +24,7 @@ import (
 type namesFlags struct {
 	binaries, all, noProbe bool
 	pid                    int32
+	look                   time.Duration
 }
 
 func newNames() *cobra.Command {
@@ -48,7 +50,8 @@ func newNames() *cobra.Command {
 	flags.BoolVar(&f.binaries, "binaries", false, "say who resolves the names of each program of PATH, or of the files and directories given")
 	flags.BoolVar(&f.all, "all", false, "with --binaries: list programs that ask the operating system too")
 	flags.BoolVar(&f.noProbe, "no-probe", false, "with --binaries: do not ask the nameservers: which programs fail is then not known")
-	flags.Int32Var(&f.pid, "pid", 0, "what this process asks")
+	flags.Int32Var(&f.pid, "pid", 0, "say what this process asks, of whom, and since when")
+	flags.DurationVar(&f.look, "for", 2*time.Second, "with --pid: how long to look")
 	return cmd
 }
 
@@ -73,8 +76,30 @@ func runNames(cmd *cobra.Command, f *namesFlags, args []string) error {
 		return usageError{fmt.Errorf("no process has PID %d", f.pid)}
 	case !pid && len(args) == 0:
 		return usageError{fmt.Errorf("it needs one or several names, such as api.corp.example, or --binaries or --pid; see %s -h", cmd.CommandPath())}
+	case pid:
+		return runAsking(cmd, f)
 	}
 	return runLookups(cmd, args)
+}
+
+func runAsking(cmd *cobra.Command, f *namesFlags) error {
+	if f.look < 100*time.Millisecond || f.look > longestLook {
+		return usageError{fmt.Errorf("--for %v is out of range: take a time from 100ms to 1h", f.look)}
+	}
+	n := node.New()
+	defer n.Close()
+	m, err := n.Asking(cmd.Context(), f.pid, f.look)
+	if err != nil {
+		return blindError{err}
+	}
+	asking := verdict.AskingOf(m, f.pid)
+	if asJSON(cmd) {
+		return show.AskingJSON(cmd.OutOrStdout(), m, &asking)
+	}
+	style, _ := terminal(cmd.OutOrStdout())
+	show.Asking(cmd.OutOrStdout(), m, &asking, style)
+	show.Blindness(cmd.ErrOrStderr(), m.Blind, style)
+	return nil
 }
 
 // mostNames is how many names are looked up at a time: each takes some 30
