@@ -59,11 +59,10 @@ func (r *Resolver) rememberLocked(q question, answer Answer, err error) {
 		r.cache = make(map[question]memory)
 	}
 	if len(r.cache) >= remembered {
-		for old, m := range r.cache {
-			if len(r.cache) < remembered && now.Before(m.until) {
-				continue
+		for old, m := range r.cache { // in no order
+			if len(r.cache) > remembered*7/8 || !now.Before(m.until) {
+				delete(r.cache, old)
 			}
-			delete(r.cache, old)
 		}
 	}
 	r.cache[q] = memory{answer, err, until}

@@ -107,8 +107,7 @@ func lookupName(ctx context.Context, servers []*server, tcp bool, network, name 
 		a = <-halves // it has an error that says who did not answer
 	}
 	var late <-chan time.Time
-	four := a.kind == dnsmessage.TypeA && a.err == nil && sourceFor(a.addrs[0]).IsValid()
-	if four || isNotFound(a.err) && !errors.Is(a.err, errNoData) {
+	if a.kind == dnsmessage.TypeA && a.err == nil || isNotFound(a.err) && !errors.Is(a.err, errNoData) {
 		timer := time.NewTimer(lateness)
 		defer timer.Stop()
 		late = timer.C
@@ -116,8 +115,11 @@ func lookupName(ctx context.Context, servers []*server, tcp bool, network, name 
 	select {
 	case b = <-halves:
 	case <-late:
-		a.partial = true
-		return a.found, a.err
+		if a.err != nil || sourceFor(a.addrs[0]).IsValid() { // else only the other could be used
+			a.partial = true
+			return a.found, a.err
+		}
+		b = <-halves
 	}
 	if a.kind == dnsmessage.TypeAAAA {
 		a, b = b, a

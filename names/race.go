@@ -19,7 +19,7 @@ type contender struct {
 	way    Way // nil for the nameservers
 	name   string
 	health *health
-	last   bool // asked only when all other ways of the system have failed
+	last   bool // asked when the others before it have failed: it is a process for each lookup
 	joins  bool // asked together with the one before it
 
 	state state
@@ -114,7 +114,7 @@ func (x *race) enter(r *Resolver, c *config) {
 		_, varlink := way.(varlinkWay)
 		x.field = append(x.field, &contender{
 			way: way, name: way.Name(), health: r.healthOf(way.Name()),
-			last: getent && i > 0 && asksLibrary(ways[i-1]), joins: varlink && i > 0 && asksLibrary(ways[i-1]),
+			last: getent, joins: varlink && i > 0 && asksLibrary(ways[i-1]),
 		})
 	}
 	nameservers := &contender{name: "dns", health: r.healthOf("dns")}
@@ -131,15 +131,10 @@ func (x *race) enter(r *Resolver, c *config) {
 	slices.SortStableFunc(x.field, func(a, b *contender) int { return x.place(a) - x.place(b) })
 }
 
-// asksLibrary reports whether a way asks the C library in place of getent, which
-// then is there for when it fails.
+// asksLibrary reports whether a way asks the C library.
 func asksLibrary(way Way) bool {
-	switch way.(type) {
-	case nscdWay:
-		return false
-	default:
-		return true
-	}
+	_, nscd := way.(nscdWay)
+	return !nscd
 }
 
 // place moves those back that were slow in a lookup before, and nameservers that
@@ -199,18 +194,19 @@ func (x *race) may(one *contender) bool {
 	case one.state != waiting:
 		return false
 	case !one.system() && x.plan.dns == instead:
-		return x.systemFailed() || time.Since(x.began) >= x.half
+		return x.failed(func(other *contender) bool { return other.system() }) || time.Since(x.began) >= x.half
 	case one.last:
-		return !slices.ContainsFunc(x.field, func(other *contender) bool {
-			return other != one && other.system() && other.state != over
-		})
+		return x.failed(func(other *contender) bool {
+			return other != one && (other.system() || x.plan.dns == equal)
+		}) || time.Since(x.began) >= x.half
 	default:
 		return !(one.system() && x.no != nil && x.plan.dns == equal && one.health.dead())
 	}
 }
 
-func (x *race) systemFailed() bool {
-	return !slices.ContainsFunc(x.field, func(one *contender) bool { return one.system() && one.state != over })
+// failed reports whether none of these contenders can still win.
+func (x *race) failed(of func(*contender) bool) bool {
+	return !slices.ContainsFunc(x.field, func(one *contender) bool { return of(one) && one.state != over })
 }
 
 // next returns who starts now, nil when nobody may, and how long to wait before
@@ -225,10 +221,7 @@ func (x *race) next() (*contender, time.Duration) {
 		}
 		return one, one.health.patience()
 	}
-	if x.plan.dns == instead {
-		return nil, max(x.half-time.Since(x.began), 0)
-	}
-	return nil, 0
+	return nil, max(x.half-time.Since(x.began), 0) // when some may who may not yet
 }
 
 // judge decides whether what one found ends the race.

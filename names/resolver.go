@@ -50,11 +50,10 @@ type Resolver struct {
 	ways    map[string]*health
 	cache   map[question]memory
 	flights map[question]*flight
-	stops   map[*context.CancelFunc]struct{}
+	running map[chan struct{}]context.CancelFunc // what goes on in the background; closed when it is over
 
-	running sync.WaitGroup // what goes on in the background
-	turn    atomic.Uint32  // of rotated servers
-	silence atomic.Int64   // until when nothing is known to answer; nanoseconds since 1970, 0 = something does
+	turn    atomic.Uint32 // of rotated servers
+	silence atomic.Int64  // until when nothing is known to answer; nanoseconds since 1970, 0 = something does
 }
 
 // Answer is what a lookup found, and where.

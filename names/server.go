@@ -3,6 +3,7 @@ package names
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -127,21 +128,21 @@ func (r *Resolver) probe(s *server) {
 // background runs do for no longer than most, or until [Resolver.Close].
 func (r *Resolver) background(most time.Duration, do func(context.Context)) {
 	ctx, cancel := context.WithTimeout(context.Background(), most)
+	over := make(chan struct{})
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stops == nil {
-		r.stops = make(map[*context.CancelFunc]struct{})
+	if r.running == nil {
+		r.running = make(map[chan struct{}]context.CancelFunc)
 	}
-	r.stops[&cancel] = struct{}{}
-	r.running.Go(func() {
-		defer func() {
-			cancel()
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			delete(r.stops, &cancel)
-		}()
+	r.running[over] = cancel
+	r.mu.Unlock()
+	go func() {
 		do(ctx)
-	})
+		cancel()
+		r.mu.Lock()
+		delete(r.running, over)
+		r.mu.Unlock()
+		close(over)
+	}()
 }
 
 // Close ends what the resolver does in the background: it may be asking a server
@@ -149,11 +150,12 @@ func (r *Resolver) background(most time.Duration, do func(context.Context)) {
 // used again after it.
 func (r *Resolver) Close() {
 	r.mu.Lock()
-	for stop := range r.stops {
-		(*stop)()
-	}
+	running := maps.Clone(r.running)
 	r.mu.Unlock()
-	r.running.Wait()
+	for over, stop := range running {
+		stop()
+		<-over
+	}
 }
 
 // failure is why a way could not find out. It says so without the addresses,

@@ -39,6 +39,7 @@ var measurements = []measurement{
 	{"silence", silence, "a node that dies, with and without a watch that cuts"},
 	{"tune", retune, "setting the keepalive of 4,224 connections, with BPF and without"},
 	{"library", library, "what lifeline.Dialer costs beside net.Dialer"},
+	{"names", measureNames, "looking names up with dead and lossy nameservers, beside package net and glibc"},
 	{"ssh", measureSSH, "commands on one connection and on 200 hosts, beside x/crypto/ssh, ssh, clush, pssh and ansible"},
 	{"watch", watch, "what it costs to watch 30,000 connections for silence"},
 }
@@ -66,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		i := slices.IndexFunc(measurements, func(m measurement) bool { return m.name == args[0] })
 		if i < 0 {
-			return fmt.Errorf("%q cannot be measured; take of: %s", args[0], names())
+			return fmt.Errorf("%q cannot be measured; take of: %s", args[0], measurable())
 		}
 		chosen, args = append(chosen, measurements[i]), args[1:]
 	}
@@ -96,7 +97,7 @@ func run(ctx context.Context, args []string) error {
 	return errors.Join(failed...)
 }
 
-func names() string {
+func measurable() string {
 	var all []string
 	for _, m := range measurements {
 		all = append(all, m.name)
