@@ -243,7 +243,8 @@ func (o *office) names(args ...string) (d looked, code int) {
 func (d *looked) answer(way, family string) string {
 	for _, w := range d.Ways {
 		if w.Way == way && w.Family == family {
-			if w.OK {
+			if w.OK { // their order is a matter of getaddrinfo and of the machine
+				slices.Sort(w.Addresses)
 				return strings.Join(w.Addresses, ",")
 			}
 			return w.Answer
