@@ -155,6 +155,7 @@ type office struct {
 	nss       string
 	user      string
 	libraries string // LD_LIBRARY_PATH
+	script    string // run in the mount namespace, before the command
 }
 
 func newOffice(t *testing.T) *office {
@@ -188,6 +189,7 @@ func (o *office) lifeline(args ...string) (stdout, stderr string, code int, took
 		}
 		script += fmt.Sprintf("mount --bind %s /etc/%s\n", path, name)
 	}
+	script += o.script
 	command := "exec"
 	if o.user != "" {
 		command = fmt.Sprintf("exec setpriv --reuid=%s --regid=%s --clear-groups --inh-caps=-all --", o.user, o.user)

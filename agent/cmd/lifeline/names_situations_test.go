@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,6 +156,18 @@ var situations = []situation{
 		answers: [][3]string{{"address", "both", "10.0.0.1"}}, silent: []string{"N001", "N010"},
 	},
 	{
+		name: "systemd-resolved", servers: map[string]func(question) reply{alive: known("other")}, asked: []string{"db.example"}, code: exitFindings,
+		setup: func(o *office) {
+			nameserver(o.t, o.box, "127.0.0.53", known("db.example", "10.1.2.3"))
+			varlink(o.t, filepath.Join(o.dir, "varlink"))
+			o.script = "mount -t tmpfs none /run\nmkdir -p /run/systemd/resolve\ntouch /run/systemd/resolve/stub-resolv.conf\n" +
+				"ln -s " + filepath.Join(o.dir, "varlink") + " /run/systemd/resolve/io.systemd.Resolve\n"
+		},
+		say: [][3]string{{"N006", "fail", "db.example: the operating system answers, no nameserver knows the name"}},
+		answers: [][3]string{{"resolved-varlink", "both", "10.1.2.3"}, {"resolved-stub 127.0.0.53 udp", "A", "10.1.2.3"}, {"resolved-stub 127.0.0.53 tcp", "AAAA", "no address"},
+			{"resolved-stub 127.0.0.54 udp", "A", "failed"}, {"go", "both", "no such name"}},
+	},
+	{
 		name: "hostile answers", asked: []string{"db.example"}, code: exitFindings,
 		servers: map[string]func(question) reply{alive: func(q question) reply {
 			// A question that points to itself, and 65,535 answers that are not there.
@@ -162,6 +176,27 @@ var situations = []situation{
 		}},
 		say: [][3]string{{"N010", "fail", "db.example: "}},
 	},
+}
+
+// varlink answers on a socket as systemd-resolved does, with one address.
+func varlink(t *testing.T, path string) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = bufio.NewReader(conn).ReadBytes(0)
+			_, _ = conn.Write([]byte(`{"parameters":{"addresses":[{"ifindex":2,"family":2,"address":[10,1,2,3]}],"name":"db.example","flags":1}}` + "\x00"))
+			conn.Close()
+		}
+	}()
 }
 
 // Each situation on a machine that is in it, with real sockets.

@@ -66,8 +66,7 @@ func (w busWay) Lookup(ctx context.Context, network, host string) ([]netip.Addr,
 
 func resolveByBus(conn net.Conn, network, host string) ([]netip.Addr, error) {
 	in := bufio.NewReaderSize(conn, 4096)
-	uid := hex.EncodeToString([]byte(strconv.Itoa(os.Geteuid())))
-	if _, err := conn.Write([]byte("\x00AUTH EXTERNAL " + uid + "\r\n")); err != nil {
+	if _, err := conn.Write([]byte("\x00AUTH EXTERNAL " + uid() + "\r\n")); err != nil {
 		return nil, err
 	}
 	line, err := in.ReadSlice('\n')
@@ -106,6 +105,9 @@ func resolveByBus(conn net.Conn, network, host string) ([]netip.Addr, error) {
 	}
 	return nil, errors.New("dbus: too much came that answers nothing")
 }
+
+// uid is who we are, as the handshake wants it; the bus asks the kernel as well.
+func uid() string { return hex.EncodeToString([]byte(strconv.Itoa(os.Geteuid()))) }
 
 // busFailure tells a no from not knowing, sd-bus's names of errors of
 // systemd-resolved.
