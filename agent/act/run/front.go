@@ -40,16 +40,25 @@ func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Wa
 		return Status{}, Report{}, err
 	}
 	f.wire = ours
-	_, err = spawn(p.Keeper, p.Args, p.Env, theirs)
+	o := &order{Via: p.Via, All: p.All, Report: p.Report, Path: p.Path}
+	if session, _ := unix.Getsid(0); session != unix.Getpid() { // whose leader cannot leave its group
+		o.Group = unix.Getpgrp()
+	}
+	_, err = spawn(p.Keeper, p.Args, p.Env, theirs, o.Group != 0)
 	theirs.close()
 	if err == nil {
-		err = ours.send(message{Order: &order{Via: p.Via, All: p.All, Report: p.Report, Path: p.Path}})
+		err = ours.send(message{Order: o})
 	}
 	if err != nil {
 		return Status{}, Report{}, fmt.Errorf("starting the process that keeps the program: %w", err)
 	}
 	if err := f.begin(say); err != nil {
-		return Status{}, Report{}, err
+		select {
+		case s := <-f.signals: // it was sent to all that was there, before there was more
+			return Status{Signal: s.(unix.Signal)}, Report{}, nil
+		default:
+			return Status{}, Report{}, err
+		}
 	}
 	return f.wait(ctx)
 }
@@ -87,12 +96,9 @@ func (f *front) begin(say func(Way, string)) error {
 	if m.Started.Why != "" {
 		say(m.Started.Way, m.Started.Why)
 	}
-	// With the keeper, out of the way of what terminals and shells send to the
+	// To the keeper's, out of the way of what terminals and shells send to the
 	// program's group: it would get it twice. The leader of a session cannot.
-	f.together = true
-	if group, err := unix.Getpgid(m.State.Keeper); err == nil && group != m.State.Group {
-		f.together = unix.Setpgid(0, group) != nil
-	}
+	f.together = unix.Setpgid(0, m.State.Keeper) != nil
 	detach(f.program.Report)
 	return nil
 }
@@ -139,7 +145,7 @@ func (f *front) wait(ctx context.Context) (Status, Report, error) {
 			case !ok:
 				return f.alone(ctx)
 			case m.Stopped != 0:
-				stopSelf(m.Stopped, f.signals)
+				stopSelf(m.Stopped)
 			case m.Continued:
 				_ = f.wire.send(message{Continued: true})
 			case m.Ended != nil:
@@ -182,7 +188,7 @@ func (f *front) alone(ctx context.Context) (Status, Report, error) {
 			case !ok:
 				return Status{}, Report{}, fmt.Errorf("the program is lost, with the process that kept it: %w", io.ErrUnexpectedEOF)
 			case wait.Stopped():
-				stopSelf(wait.StopSignal(), f.signals)
+				stopSelf(wait.StopSignal())
 			case wait.Continued():
 			default:
 				return statusOf(wait), f.server.report(f.why), nil

@@ -25,6 +25,7 @@ func Keep(ctx context.Context, fd int, args, env, keeper []string, resolver Reso
 		return errNoOrder
 	}
 	signal.Reset() // what is ignored stays ignored, for the program too
+	_ = listen()   // and forget the rest, which is for the program, until it has begun
 	w := &wire{fd}
 	m, fds, err := w.receive()
 	switch {
@@ -101,7 +102,7 @@ func (k *keeping) start(ctx context.Context, args []string, resolver Resolver) e
 		return err
 	}
 	p.Env = k.server.proxy.Environment(p.Env)
-	return k.started(start(p, nil, nil))
+	return k.started(start(p, k.order.Group, nil, nil))
 }
 
 func (k *keeping) seccomp(ctx context.Context, p Program, resolver Resolver) error {
@@ -113,27 +114,25 @@ func (k *keeping) seccomp(ctx context.Context, p Program, resolver Resolver) err
 		return err
 	}
 	k.server = s
-	return k.started(start(p, &notify.Filter{Notice: k.order.Report}, func(l *notify.Listener) error {
+	return k.started(start(p, k.order.Group, &notify.Filter{Notice: k.order.Report}, func(l *notify.Listener) error {
 		s.listener, s.fds = l, append(s.fds, l.FD())
 		return s.serve(ctx, resolver)
 	}))
 }
 
-// started leaves the program's process group, lets go of what is the program's
-// and tells the front.
+// started lets go of what is the program's, and tells the front.
 func (k *keeping) started(pid int, process *os.File, err error) error {
 	if err != nil {
 		return err
 	}
 	k.process = process
-	k.server.PID, k.server.Group, k.server.Keeper = pid, unix.Getpgrp(), unix.Getpid()
+	k.server.PID, k.server.Keeper, k.server.Group = pid, unix.Getpid(), k.order.Group
 	deaf()
-	// The program's group has a parent outside of itself in its session when the
-	// front's had: else the terminal's stop signals have no effect, as without us.
-	if session, _ := unix.Getsid(0); session == unix.Getppid() {
+	if k.order.Group == 0 {
+		// The program's group has no parent in its session, as without us: the
+		// terminal's stop signals have no effect on it.
+		k.server.Group = unix.Getpgrp()
 		_, _ = unix.Setsid()
-	} else {
-		_ = unix.Setpgid(0, 0)
 	}
 	detach(false)
 	return k.wire.send(message{Started: &started{Way: k.server.Way, Why: k.why}, State: &k.server.state}, append(slices.Clip(k.server.fds), int(process.Fd()))...)
@@ -143,7 +142,12 @@ func (k *keeping) started(pid int, process *os.File, err error) error {
 func (k *keeping) keep() {
 	go k.server.standBy(k.wire, k.keeper, k.env, k.gone, k.heard)
 	r := reaper{program: k.server.PID}
-	r.run(func(wait unix.WaitStatus) { k.tell(wait) })
+	if k.server.Way == Proxy {
+		r.run(k.tell)
+		return
+	}
+	go r.run(k.tell)
+	<-k.over
 	k.server.unused()
 }
 

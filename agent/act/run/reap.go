@@ -3,6 +3,10 @@
 package run
 
 import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -12,6 +16,7 @@ import (
 // reaper is the parent of the program, and of all that it leaves behind.
 type reaper struct {
 	program  int
+	ended    bool
 	deadline time.Time // until which the program need not be a child
 }
 
@@ -27,7 +32,7 @@ type siginfo struct {
 
 // run calls tell for each event of the program and forgets all others that end,
 // except those of this process's own group, for which somebody here waits. It
-// returns when there are no children.
+// returns when there are no others.
 func (r *reaper) run(tell func(unix.WaitStatus)) {
 	own := unix.Getpgrp()
 	for {
@@ -56,7 +61,28 @@ func (r *reaper) run(tell func(unix.WaitStatus)) {
 		if _, err := unix.Wait4(pid, &wait, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil); err == nil && pid == r.program && !ended {
 			tell(wait)
 		}
+		if pid == r.program && ended {
+			r.ended = true
+		}
+		if r.ended && !others(own) {
+			return
+		}
 	}
+}
+
+// others reports that there are children of other process groups than one.
+func others(own int) bool {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, word := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(word)
+			if group, _ := unix.Getpgid(pid); err == nil && group != own {
+				return true
+			}
+		}
+	}
+	return false // nor when the kernel does not say, without CONFIG_PROC_CHILDREN
 }
 
 const (

@@ -187,9 +187,9 @@ func (s *server) report(why string) Report {
 }
 
 // standBy sees to it that there is always a process to take over, from when the
-// one at the end of w has gone.
+// one at the end of w has gone. A proxy ends with the program, and has none.
 func (s *server) standBy(w *wire, keeper, env []string, gone func(), heard func(message)) {
-	for {
+	for pid := 0; ; {
 		for w != nil {
 			m, _, err := w.receive()
 			if err != nil {
@@ -199,30 +199,33 @@ func (s *server) standBy(w *wire, keeper, env []string, gone func(), heard func(
 				heard(m)
 			}
 		}
+		if pid != 0 {
+			_, _ = unix.Wait4(pid, nil, 0, nil)
+		}
 		if gone != nil {
 			gone()
 			gone = nil
 		}
+		if s.Way == Proxy {
+			return
+		}
 		began := time.Now()
-		w, _ = s.spawn(keeper, env) // nil: there is none until the next try
+		w, pid = s.spawn(keeper, env) // none until the next try, where it fails
 		time.Sleep(standbyPause - time.Since(began))
 	}
 }
 
 // spawn starts a process that takes over when this one dies.
-func (s *server) spawn(keeper, env []string) (*wire, error) {
+func (s *server) spawn(keeper, env []string) (ours *wire, pid int) {
 	ours, theirs, err := newWire()
 	if err != nil {
-		return nil, err
+		return nil, 0
 	}
 	defer theirs.close()
-	if _, err := spawn(keeper, nil, env, theirs); err != nil {
+	if pid, err = spawn(keeper, nil, env, theirs, true); err != nil {
 		ours.close()
-		return nil, err
+		return nil, 0
 	}
-	if err := ours.send(message{State: &s.state}, s.fds...); err != nil {
-		ours.close()
-		return nil, err
-	}
-	return ours, nil
+	_ = ours.send(message{State: &s.state}, s.fds...) // if it fails the process ends
+	return ours, pid
 }

@@ -47,13 +47,10 @@ func listen() chan os.Signal {
 func deaf() { signal.Ignore(passed...) }
 
 // stopSelf stops this process as another was stopped by a signal.
-func stopSelf(s unix.Signal, signals chan os.Signal) {
+func stopSelf(s unix.Signal) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if s != unix.SIGSTOP {
-		signal.Reset(s)
-		defer signal.Notify(signals, s)
-	}
+	defer disposition(s, usual(s))
 	// Sent to this very thread, it takes effect before the call returns.
 	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), s)
 }
@@ -73,11 +70,18 @@ func (s Status) Mirror(exit func(code int)) {
 	exit(128 + int(s.Signal))
 }
 
-// usual gives a signal back to the kernel: the runtime keeps those of faults for
-// itself.
-func usual(s unix.Signal) {
-	var action [64]byte // struct sigaction, SIG_DFL and nothing else
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+// action is struct sigaction, with room to spare.
+type action [8]uint64
+
+// usual gives a signal back to the kernel and returns what was done with it. The
+// runtime does not: it has handlers that do nothing for those it was told to
+// forget.
+func usual(s unix.Signal) *action { return disposition(s, new(action)) }
+
+func disposition(s unix.Signal, new *action) *action {
+	old := &action{}
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(new)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+	return old
 }
 
 // stopped reports that a process does not run because of a signal.

@@ -16,8 +16,9 @@ import (
 )
 
 // spawn starts a keeper at the other end of a wire. It inherits all that this
-// process has inherited, also descriptors, since the program must.
-func spawn(keeper, args, env []string, w *wire) (pid int, err error) {
+// process has inherited, also descriptors, since the program must. Apart puts it
+// into a process group of its own, out of the way of signals for the program.
+func spawn(keeper, args, env []string, w *wire, apart bool) (pid int, err error) {
 	// Not by ExtraFiles: the program may have been given a descriptor 3.
 	fd, err := unix.FcntlInt(uintptr(w.fd), unix.F_DUPFD, 3)
 	if err != nil {
@@ -25,17 +26,17 @@ func spawn(keeper, args, env []string, w *wire) (pid int, err error) {
 	}
 	defer unix.Close(fd)
 	argv := slices.Concat([]string{"lifeline"}, keeper[1:], []string{strconv.Itoa(fd), "--"}, args)
-	pid, err = syscall.ForkExec(keeper[0], argv, &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}})
+	pid, err = syscall.ForkExec(keeper[0], argv, &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: apart}})
 	return pid, os.NewSyscallError("exec", err)
 }
 
-// start starts the program in this process's group, with a filter on it when
+// start starts the program in a process group, with a filter on it when
 // there is one, and returns a descriptor that stands for it. Serve is called when
 // there is a listener, before the program begins: its execve(2) may be the first
 // call that is told of.
-func start(p Program, filter *notify.Filter, serve func(*notify.Listener) error) (pid int, process *os.File, err error) {
+func start(p Program, group int, filter *notify.Filter, serve func(*notify.Listener) error) (pid int, process *os.File, err error) {
 	pidfd := -1
-	attr := &syscall.ProcAttr{Env: p.Env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{PidFD: &pidfd}}
+	attr := &syscall.ProcAttr{Env: p.Env, Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{PidFD: &pidfd, Setpgid: group != 0, Pgid: group}}
 	err = thread(func() error {
 		if filter != nil {
 			listener, err := filter.Install()

@@ -29,6 +29,7 @@ type order struct {
 	All    bool
 	Report bool
 	Path   string
+	Group  int // that the program goes to; 0 is that of the keeper, which leaves the session then
 }
 
 type started struct {
