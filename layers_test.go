@@ -96,7 +96,7 @@ var layers = []layer{
 	{"agent/act/tune", library, []string{"agent/act", "agent/fact", "agent/census", "agent/source/*", "bound", ebpf, xsys}, "shortens keepalive of running programs, and gives it back"},
 	{"agent/cmd/lifeline", command, []string{"bound", "ssh", "ssh/sftp", "ssh/sshconf", "agent/*", "agent/act/*", "agent/act/run/*", "agent/source/*", "agent/lab/*", "names", "names/getaddrinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
-	{"agent/lab", support, []string{".", "bound", "ssh", "internal/need", "internal/leakcheck", xcrypto, xsys}, "machines to test on: namespaces, wires, ends"},
+	{"agent/lab", support, []string{".", "bound", "names", "names/getaddrinfo", "ssh", "internal/need", "internal/leakcheck", xcrypto, xnet, xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},
 	{"agent/lab/replay", library, []string{"agent/lab", "agent/lab/websocket", "agent/census", "agent/fact", "agent/node", "agent/source/sockdiag", "agent/verdict", "bound"}, "plays the story in a lab and takes the time"},
 	{"agent/lab/manager", library, []string{"agent/fact", "agent/lab", "bound", "ssh", xcrypto, xsys}, "plays the story of the blocked SSH calls in a lab, with the clients that people have"},

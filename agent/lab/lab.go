@@ -44,6 +44,7 @@ type Lab struct {
 	room  *Host  // where the switches stand; nil until there is a wire
 	dir   string // of Dir; empty until there is one
 	wires int
+	etcs  int
 }
 
 // labs counts the labs of this process, so that tests may run in parallel.

@@ -152,18 +152,24 @@ func (h *Host) Serve(addr, program string, args ...string) {
 func (l *Lab) Dir() string {
 	l.t.Helper()
 	if l.dir == "" {
-		dir := directories + strings.TrimSuffix(l.name, "-")
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			l.t.Fatalf("lab: %v", err)
-		}
-		l.dir = dir
-		l.t.Cleanup(func() {
-			if err := os.RemoveAll(dir); err != nil {
-				l.t.Fatalf("lab: %v", err)
-			}
-		})
+		l.dir = l.makeDir("", 0o700)
 	}
 	return l.dir
+}
+
+// makeDir makes a directory that is named after the lab, and removed with it.
+func (l *Lab) makeDir(suffix string, mode os.FileMode) string {
+	l.t.Helper()
+	dir := directories + strings.TrimSuffix(l.name, "-") + suffix
+	if err := os.Mkdir(dir, mode); err != nil {
+		l.t.Fatalf("lab: %v", err)
+	}
+	l.t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			l.t.Fatalf("lab: %v", err)
+		}
+	})
+	return dir
 }
 
 // Signal sends a signal to every process of the host.
