@@ -316,7 +316,7 @@ func (e *Etc) lookUp(t *testing.T, questions []string, slow bool) outcomes {
 	t.Helper()
 	patience := "20s" // this is not about time
 	if slow {
-		patience = "4s" // more than the C library has
+		patience = "8s" // more than the C library has
 	}
 	cmd := e.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), asksNames+"="+patience)
