@@ -96,6 +96,9 @@ func parseRecords(parser *dnsmessage.Parser, kind dnsmessage.Type) (map[string]*
 			records[key] = o
 		}
 		o.ttl = min(o.ttl, ttl)
+		if header.Type == dnsmessage.TypeA && header.Length != 4 || header.Type == dnsmessage.TypeAAAA && header.Length != 16 {
+			return nil, fmt.Errorf("an address of %d bytes", header.Length)
+		}
 		if err := o.read(parser, header.Type); err != nil {
 			return nil, err
 		}

@@ -12,7 +12,9 @@ import (
 	"time"
 )
 
-const nscdPath = "var/run/nscd/socket"
+// nscdPath is where glibc looks for it, by way of /var/run, which is a link to
+// /run since long.
+const nscdPath = "run/nscd/socket"
 
 // errDisabled is of a daemon that does not do hosts.
 var errDisabled = errors.New("does not look hosts up: enable-cache hosts is no")

@@ -21,6 +21,7 @@ type contender struct {
 	health *health
 	last   bool // asked when the others before it have failed: it is a process for each lookup
 	joins  bool // asked together with the one before it
+	hasty  bool // its no may be a failure: nscd says the same of both
 
 	state state
 	began time.Time
@@ -112,9 +113,10 @@ func (x *race) enter(r *Resolver, c *config) {
 	for i, way := range ways {
 		_, getent := way.(getentWay)
 		_, varlink := way.(varlinkWay)
+		_, nscd := way.(nscdWay)
 		x.field = append(x.field, &contender{
 			way: way, name: way.Name(), health: r.healthOf(way.Name()),
-			last: getent, joins: varlink && i > 0 && asksLibrary(ways[i-1]),
+			last: getent, joins: varlink && i > 0 && asksLibrary(ways[i-1]), hasty: nscd,
 		})
 	}
 	nameservers := &contender{name: "dns", health: r.healthOf("dns")}
@@ -229,7 +231,7 @@ func (x *race) judge(f finish) (answer Answer, err error, ended bool) {
 	switch {
 	case f.err == nil:
 		return x.answer(f), nil, true
-	case !isNotFound(f.err):
+	case !isNotFound(f.err), f.hasty && x.plan.dns == equal: // the nameservers know better
 		x.errs = append(x.errs, &failure{f.name, f.err})
 	case f.system():
 		return Answer{}, &net.DNSError{Err: "no such host", Name: x.host, Server: f.name, UnwrapErr: errors.Join(errConfirmed, f.err), IsNotFound: true}, true

@@ -32,7 +32,7 @@ type Resolver struct {
 
 	// Root is the directory below which the files of the configuration are
 	// looked for, and the sockets of the system's resolvers: etc/hosts,
-	// etc/nsswitch.conf, etc/resolv.conf, var/run/nscd/socket and the like.
+	// etc/nsswitch.conf, etc/resolv.conf, run/nscd/socket and the like.
 	// Empty means the root of the file system.
 	Root string
 
