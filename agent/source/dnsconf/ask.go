@@ -28,9 +28,6 @@ const (
 	// resolver on the other side of the world takes 0.3 s, one that has to ask
 	// the root first a second.
 	Patience = 2 * time.Second
-
-	// datagramMax is more than any answer without EDNS, RFC 1035 section 4.2.1.
-	datagramMax = 4096
 )
 
 // Ask asks a server one question over UDP, as Go's resolver does with EDNS, in one
