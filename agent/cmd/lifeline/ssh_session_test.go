@@ -263,7 +263,7 @@ func TestSSHTyped(t *testing.T) {
 		}
 	}
 	say("exit 3\n")
-	s.until(t, "\nweb[1-2] (2): exited with status 3\nweb[1-2]> ")
+	s.until(t, "web[1-2] (2): exited with status 3\nweb[1-2]> ")
 	say("echo $$; sleep 60\n")
 	s.until(t, "web2: ")
 	s.until(t, "up to 2 s: web[1-2]") // the progress names who is late
