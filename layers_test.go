@@ -43,6 +43,7 @@ var layers = []layer{
 	{".", library, []string{"bound", "internal/sockopt", "internal/tcpinfo", "ledger", "names"}, "the front door of the library"},
 	{"ledger", library, []string{"bound", "internal/callers", "internal/tcpinfo"}, "what is open in this process, and scopes that close it"},
 	{"ledger/ledgerhttp", library, []string{"ledger"}, "serves the ledger; apart, so that nobody gets net/http for nothing"},
+	{"lifelinetest", support, []string{"ledger"}, "for users' tests: nothing is left open, and a network with faults"},
 	{"internal/callers", library, nil, "call stacks told apart by frame pointers, in a tenth of the time of runtime.Callers"},
 	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
 	{"ssh", library, []string{".", "bound", "internal/knownhosts", xcrypto, xsys}, "an SSH client whose every call returns"},
@@ -56,7 +57,7 @@ var layers = []layer{
 	{"internal/dnsconf", pure, nil, "resolv.conf, nsswitch.conf and hosts as resolvers read them: one parser for the library and the program"},
 	{"internal/sockopt", library, []string{xsys}, "options of TCP sockets that package net has no method for"},
 	{"internal/tcpinfo", library, []string{xsys}, "how the peer of a TCP connection answers"},
-	{"internal/leakcheck", support, nil, "fails a test binary that leaves something open"},
+	{"internal/leakcheck", support, []string{"lifelinetest"}, "fails a test binary that leaves something open"},
 	{"internal/need", support, nil, "the only place that skips a test"},
 
 	{"agent/fact", pure, []string{"bound"}, "what was seen: plain values"},

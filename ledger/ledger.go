@@ -52,7 +52,7 @@ func (e Entry) Site() Frame {
 	if e.Asked != nil {
 		return *e.Asked
 	}
-	return site(e.Stack)
+	return Site(e.Stack)
 }
 
 // book is all that is open, by scope. One mutex guards it, and nothing is done
@@ -124,7 +124,7 @@ func Most() (open int, most Frame, of int) {
 		}
 	}
 	if known != nil {
-		most = site(known.frames())
+		most = Site(known.frames())
 	}
 	return process.open, most, of
 }

@@ -170,7 +170,7 @@ func (s *Scope) full() error {
 	}
 	e := &LimitError{Scope: s.path(), Limit: s.limit}
 	if most != nil {
-		e.Most, e.Of = site(most.frames()), count[most]
+		e.Most, e.Of = Site(most.frames()), count[most]
 	}
 	return e
 }

@@ -94,19 +94,17 @@ func (s *stack) frames() []Frame {
 		return *shown
 	}
 	all := framesOf(s.pcs)
-	outside := slices.IndexFunc(all, func(f Frame) bool {
-		return !strings.HasPrefix(f.Function, front+".") && !strings.HasPrefix(f.Function, here+".")
-	})
+	outside := slices.IndexFunc(all, func(f Frame) bool { return !f.own() })
 	all = all[max(outside, 0):]
 	s.shown.Store(&all)
 	return all
 }
 
-// The packages whose frames say nothing about who opened something.
-const (
-	front = "github.com/lifeline-go/lifeline"
-	here  = front + "/ledger"
-)
+// own reports whether the function is of this library.
+func (f Frame) own() bool {
+	rest, of := strings.CutPrefix(f.Function, "github.com/lifeline-go/lifeline")
+	return of && slices.ContainsFunc([]string{".", "/ledger.", "/ssh."}, func(next string) bool { return strings.HasPrefix(rest, next) })
+}
 
 func framesOf(pcs []uintptr) (all []Frame) {
 	for frames := runtime.CallersFrames(pcs); ; {
@@ -120,9 +118,12 @@ func framesOf(pcs []uintptr) (all []Frame) {
 	}
 }
 
-// site returns the frame of a stack that says most.
-func site(stack []Frame) Frame {
-	for _, says := range []func(Frame) bool{Frame.ofProgram, Frame.ofModule, func(Frame) bool { return true }} {
+// Site returns the frame of a stack that says most: the innermost of the
+// program's own module, or that outside of libraries, or of all.
+func Site(stack []Frame) Frame {
+	outside := func(f Frame) bool { return !f.OfLibrary() }
+	inside := func(f Frame) bool { return f.ofProgram() && outside(f) }
+	for _, says := range []func(Frame) bool{inside, outside, func(Frame) bool { return true }} {
 		if i := slices.IndexFunc(stack, says); i >= 0 {
 			return stack[i]
 		}
@@ -144,12 +145,18 @@ func (f Frame) ofProgram() bool {
 	return strings.HasPrefix(f.Function, "main.") || of && program() != "" && strings.IndexAny(rest, "./_") == 0
 }
 
-// ofModule reports whether the function is of any module, and not of the
-// standard library.
-func (f Frame) ofModule() bool {
-	first, _, _ := strings.Cut(f.Function, "/")
+// OfLibrary reports whether the function is of the standard library or of this
+// one, which says little about who opened something.
+func (f Frame) OfLibrary() bool {
+	if f.own() {
+		return true
+	}
+	first, _, deep := strings.Cut(f.Function, "/")
+	if host := strings.Contains(first, "."); host && deep {
+		return false
+	}
 	first, _, _ = strings.Cut(first, ".")
-	return strings.Contains(strings.SplitN(f.Function, "/", 2)[0], ".") && strings.Contains(f.Function, "/") || !slices.Contains(standard, first)
+	return slices.Contains(standard, first)
 }
 
 // standard is the first parts of the package paths of the standard library.
