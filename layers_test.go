@@ -43,7 +43,7 @@ var layers = []layer{
 	{".", library, []string{"bound", "internal/sockopt", "internal/tcpinfo", "ledger", "names"}, "the front door of the library"},
 	{"ledger", library, []string{"bound", "internal/callers", "internal/tcpinfo"}, "what is open in this process, and scopes that close it"},
 	{"ledger/ledgerhttp", library, []string{"ledger"}, "serves the ledger; apart, so that nobody gets net/http for nothing"},
-	{"lifelinetest", support, []string{"ledger"}, "for users' tests: nothing is left open, and a network with faults"},
+	{"lifelinetest", support, []string{".", "ledger"}, "for users' tests: nothing is left open, and a network with faults; of the front door only its tests know"},
 	{"internal/callers", library, nil, "call stacks told apart by frame pointers, in a tenth of the time of runtime.Callers"},
 	{"bound", pure, nil, "arithmetic that anybody may embed: the standard library and nothing else"},
 	{"ssh", library, []string{".", "bound", "internal/knownhosts", xcrypto, xsys}, "an SSH client whose every call returns"},
