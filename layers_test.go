@@ -101,7 +101,7 @@ var layers = []layer{
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},
 	{"agent/lab/replay", library, []string{"agent/lab", "agent/lab/websocket", "agent/census", "agent/fact", "agent/node", "agent/source/sockdiag", "agent/verdict", "bound"}, "plays the story in a lab and takes the time"},
 	{"agent/lab/manager", library, []string{"agent/fact", "agent/lab", "bound", "ssh", xcrypto, xsys}, "plays the story of the blocked SSH calls in a lab, with the clients that people have"},
-	{"agent/bench", command, []string{".", "bound", "names", "ssh", "ssh/sftp", "agent/*", "agent/act/*", "agent/source/*", xcrypto, xnet, xsys}, "measures it all beside what a user would have instead"},
+	{"agent/bench", command, []string{".", "bound", "names", "names/getaddrinfo", "ssh", "ssh/sftp", "agent/*", "agent/act/*", "agent/source/*", xcrypto, xnet, xsys}, "measures it all beside what a user would have instead"},
 
 	{"examples/http", library, nil, "the library with net/http, client and server"},
 	{"examples/postgres", library, []string{"github.com/jackc/pgx"}, "the library with PostgreSQL, by pgx and database/sql"},

@@ -53,8 +53,9 @@ func measureNames(ctx context.Context, args []string) error {
 	if err := prepare(); err != nil {
 		return err
 	}
+	names.Register(unregistered{})
 	var failed []error
-	for _, measure := range []func(context.Context) error{healthyNames, deadServer, noAAAA, func(ctx context.Context) error { return lossyNames(ctx, *many) }} {
+	for _, measure := range []func(context.Context) error{healthyNames, systemNames, deadServer, noAAAA, func(ctx context.Context) error { return lossyNames(ctx, *many) }} {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
