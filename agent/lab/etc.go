@@ -53,6 +53,11 @@ func (h *Host) Etc(files map[string]string) *Etc {
 	return e
 }
 
+// Dir is a directory that every user may read, below which the files are. What
+// programs of the host need may be put there, and so may programs: it is where
+// they are executed also on machines that execute none in /run.
+func (e *Etc) Dir() string { return e.dir }
+
 // Write changes a file. Programs that run already see the change.
 func (e *Etc) Write(name, text string) {
 	e.host.lab.t.Helper()
@@ -91,8 +96,10 @@ func (e *Etc) buildModule(table string) error {
 
 // inEtc mounts files, $2 and on as far as "--", of the directory $1 over those
 // of /etc. What answers for this machine's own configuration must not be asked.
+// Debian mounts /run with noexec, which would keep the module from being loaded.
 const inEtc = `
 dir=$1; shift
+mount --bind "$dir" "$dir" && mount -o remount,bind,exec "$dir" || exit 125
 for socket in /run/nscd/socket /run/systemd/resolve/io.systemd.Resolve; do
 	[ ! -e "$socket" ] || mount --bind /dev/null "$socket" || exit 125
 done

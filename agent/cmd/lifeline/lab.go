@@ -49,11 +49,12 @@ func newLab() *cobra.Command {
 		Short: "Replays a story with real parts, with and without Lifeline, and prints both times",
 		Example: "  lifeline lab silence           a node dies that forwarded 4,224 WebSockets: who learns when\n" +
 			"  lifeline lab silence --quick   without waiting for what has nothing but Go\n" +
-			"  lifeline lab calls             hosts reboot, freeze and refuse under SSH calls: who blocks for how long",
+			"  lifeline lab calls             hosts reboot, freeze and refuse under SSH calls: who blocks for how long\n" +
+			"  lifeline lab names             a VPN swallows port 53: kubectl fails, while the system knows the names",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newLabSilence(), newLabCalls(), newLabManager(), newLabServer(), newLabClients(), newLabLeashed())
+	cmd.AddCommand(newLabSilence(), newLabCalls(), newLabNames(), newLabManager(), newLabNamesClient(), newLabNamesPlugin(), newLabServer(), newLabClients(), newLabLeashed())
 	return cmd
 }
 
