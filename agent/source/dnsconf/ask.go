@@ -24,10 +24,8 @@ import (
 const (
 	port = 53
 
-	// Patience is how long an answer is waited for when nothing else is said. A
-	// resolver on the other side of the world takes 0.3 s, one that has to ask
-	// the root first a second.
-	Patience = 2 * time.Second
+	// Patience is how long an answer is waited for when nothing else is said.
+	Patience = dnsclient.Patience
 )
 
 // Ask asks a server one question over UDP, as Go's resolver does with EDNS, in one
