@@ -33,6 +33,21 @@ func (r *Resolver) ask(ctx context.Context, c *config, x *race, one *contender) 
 	return f
 }
 
+// probeWay asks a way of the system that did not answer whether it is back, when
+// it is time to: for the name that it is about to be asked for anyway.
+func (r *Resolver) probeWay(way Way, network, host string) {
+	h := r.healthOf(way.Name())
+	if !h.due() {
+		return
+	}
+	r.background(r.timeout(), func(ctx context.Context) {
+		began := time.Now()
+		if _, err := way.Lookup(ctx, network, host); err == nil || isNotFound(err) || errors.Is(err, errVague) {
+			h.did(time.Since(began))
+		}
+	})
+}
+
 // askSystem asks a way of the system. The C library waits for the addresses of
 // IPv6 as long as it takes, so where nobody else can be asked instead, and it is
 // late, it is asked for those of IPv4 alone too.

@@ -12,8 +12,8 @@ const (
 	// little beside what a user notices.
 	leastPatience = 30 * time.Millisecond
 
-	// firstPause and longestPause are how long one that did not answer is asked
-	// only after the others; it doubles each time.
+	// One that did not answer is asked again after firstPause, and each time after
+	// twice as long, up to longestPause: beside the others, so that nobody waits.
 	firstPause   = time.Second
 	longestPause = 30 * time.Second
 )
@@ -29,7 +29,7 @@ type Health struct {
 	Answered time.Time     // when it last answered
 	Err      error         // the last that went wrong; nil when nothing did
 	Failed   time.Time     // when that was
-	Dead     bool          // it did not answer of late, and is asked after the others
+	Dead     bool          // it did not answer when it was asked last, and is asked after the others
 }
 
 // health remembers how a way or a server does. The zero value knows nothing and
@@ -40,8 +40,8 @@ type health struct {
 	answered time.Time
 	err      error
 	failed   time.Time
-	missed   int       // times in a row
-	pause    time.Time // until when it counts as dead
+	missed   int       // 0 = it answers; else how often it was asked again
+	pause    time.Time // when it is asked again
 }
 
 // did notes an answer, a no among them, that took so long. What it missed before
@@ -55,7 +55,7 @@ func (h *health) did(took time.Duration) {
 	} else {
 		h.smoothed += (took - h.smoothed) / weight
 	}
-	h.answered, h.missed, h.pause = time.Now(), 0, time.Time{}
+	h.answered, h.missed = time.Now(), 0
 }
 
 // failedBy notes an error that it reported itself, and that it therefore did not
@@ -76,11 +76,31 @@ func (h *health) miss(began time.Time) {
 		return
 	}
 	h.err, h.failed = errSilent, now
-	if now.Before(h.pause) {
-		return // others have said the same of the same time
+	if h.missed == 0 {
+		h.missed, h.pause = 1, now.Add(firstPause)
+	}
+}
+
+// dead reports that it did not answer, and has not since: it is asked after the
+// others.
+func (h *health) dead() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.missed > 0
+}
+
+// due reports whether it is time to ask one that is dead whether it is back. It
+// says so once.
+func (h *health) due() bool {
+	now := time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.missed == 0 || now.Before(h.pause) {
+		return false
 	}
 	h.pause = now.Add(min(firstPause<<min(h.missed, 5), longestPause))
 	h.missed++
+	return true
 }
 
 // patience is how long to wait for it before somebody else is asked too.
@@ -92,27 +112,12 @@ func (h *health) patience() time.Duration {
 
 func (h *health) patienceLocked() time.Duration { return max(leastPatience, 2*h.smoothed) }
 
-// dead reports whether it is asked only after the others.
-func (h *health) dead() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.missed > 0 && time.Now().Before(h.pause)
-}
-
-// silent reports that it missed and has not answered since, whether or not it
-// may be asked again.
-func (h *health) silent() (is, due bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.missed > 0, h.missed > 0 && !time.Now().Before(h.pause)
-}
-
 // report tells what is known.
 func (h *health) report(way string, system bool) Health {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return Health{
 		Way: way, System: system, Smoothed: h.smoothed, Answered: h.answered, Err: h.err, Failed: h.failed,
-		Dead: h.missed > 0 && time.Now().Before(h.pause),
+		Dead: h.missed > 0,
 	}
 }

@@ -82,13 +82,13 @@ type hedging struct {
 	errs     []error
 }
 
-// inOrder returns the servers with those at the end that did not answer of late.
+// inOrder returns the servers with those at the end that did not answer.
 func inOrder(servers []*server) []*server {
 	order := slices.Clone(servers)
 	if len(order) > 1 {
 		dead := make(map[*server]int, len(order))
 		for _, s := range order {
-			if silent, _ := s.health.silent(); silent {
+			if s.health.dead() {
 				dead[s] = 1
 			}
 		}

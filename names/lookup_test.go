@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -291,6 +292,33 @@ func TestStuckSystem(t *testing.T) {
 		var e *net.DNSError
 		if _, err := r.Lookup(t.Context(), "ip", "none.corp"); !errors.As(err, &e) || !e.IsNotFound {
 			t.Errorf("%v", err)
+		}
+	})
+	t.Run("it comes back", func(t *testing.T) {
+		t.Parallel()
+		var back atomic.Bool
+		system := &way{name: "back", lookup: func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+			if !back.Load() {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return addrs("10.8.0.1"), nil
+		}}
+		r := resolver(t, map[string]string{"nsswitch.conf": "hosts: dns files\n"}, []names.Way{system}, serve(t, func(q *asked) [][]byte {
+			return [][]byte{q.reply(dnsmessage.RCodeSuccess, map[dnsmessage.Type][]string{dnsmessage.TypeA: {"10.0.0.1"}}[q.kind]...)}
+		}))
+		for i := 0; ; i++ {
+			answer, err := r.Lookup(t.Context(), "ip", fmt.Sprintf("n%d.corp", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answer.Way == "back" {
+				break
+			}
+			if back.Store(true); i > 1000 {
+				t.Fatal("a way that is back is not asked again")
+			}
+			time.Sleep(20 * time.Millisecond)
 		}
 	})
 	t.Run("nameservers are asked instead", func(t *testing.T) {

@@ -54,8 +54,8 @@ type finish struct {
 //   - A no of the nameservers counts only when none of the system's ways is left
 //     that could say more.
 //
-// Who fails is followed by the next at once; who is slow gets company, and who
-// was slow in the lookup before is asked after the others.
+// Who fails is followed by the next at once; who is slow gets company, and who did
+// not answer in a lookup before is asked after the others.
 type race struct {
 	question
 	plan    plan
@@ -111,6 +111,7 @@ func (x *race) loopback() Answer {
 func (x *race) enter(r *Resolver, c *config) {
 	ways := r.system(c, x.plan)
 	for i, way := range ways {
+		r.probeWay(way, x.network, x.host)
 		_, getent := way.(getentWay)
 		_, varlink := way.(varlinkWay)
 		_, nscd := way.(nscdWay)
@@ -139,7 +140,7 @@ func asksLibrary(way Way) bool {
 	return !nscd
 }
 
-// place moves those back that were slow in a lookup before, and nameservers that
+// place moves those back that did not answer in a lookup before, and nameservers that
 // are asked instead of the system to the end.
 func (x *race) place(one *contender) int {
 	switch {

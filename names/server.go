@@ -17,11 +17,10 @@ import (
 
 // server is a nameserver and what is known of it.
 type server struct {
-	addr    netip.AddrPort
-	health  health
-	plain   atomic.Bool  // it refused EDNS
-	stream  atomic.Int64 // until when it is asked over TCP, because it did not answer over UDP; nanoseconds since 1970
-	probing atomic.Bool
+	addr   netip.AddrPort
+	health health
+	plain  atomic.Bool  // it refused EDNS
+	stream atomic.Int64 // until when it is asked over TCP, because it did not answer over UDP; nanoseconds since 1970
 }
 
 // name says which server it is, and by which transport.
@@ -108,21 +107,14 @@ func (s *server) exchange(ctx context.Context, transport dnsclient.Transport, qu
 	return reply{message: message, by: s, via: transport}, err
 }
 
-// probe asks a server that did not answer whether it is back, once its pause is
-// over. It asks for the servers of the root, which every resolver knows and which
-// tells nobody a name.
+// probe asks a server that did not answer whether it is back, when it is time to.
+// It asks for the servers of the root, which every resolver knows and which tells
+// nobody a name.
 func (r *Resolver) probe(s *server) {
 	const patience = time.Second
-	if _, due := s.health.silent(); !due || !s.probing.CompareAndSwap(false, true) {
-		return
+	if s.health.due() {
+		r.background(patience, func(ctx context.Context) { _, _ = s.ask(ctx, ".", dnsmessage.TypeNS, usual) })
 	}
-	r.background(patience, func(ctx context.Context) {
-		defer s.probing.Store(false)
-		began := time.Now()
-		if _, err := s.ask(ctx, ".", dnsmessage.TypeNS, usual); err != nil {
-			s.health.miss(began)
-		}
-	})
 }
 
 // background runs do for no longer than most, or until [Resolver.Close].
@@ -146,7 +138,7 @@ func (r *Resolver) background(most time.Duration, do func(context.Context)) {
 }
 
 // Close ends what the resolver does in the background: it may be asking a server
-// that did not answer whether it is back, for a second at most. A resolver can be
+// or a way that did not answer whether it is back, for Timeout at most. A resolver can be
 // used again after it.
 func (r *Resolver) Close() {
 	r.mu.Lock()

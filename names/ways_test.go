@@ -254,10 +254,10 @@ func TestServer(t *testing.T) {
 func TestRegister(t *testing.T) {
 	first := &way{name: "test", lookup: stuck().lookup}
 	second := &way{name: "test", lookup: says(map[string][]string{"only.the.system.knows": {"10.8.0.1"}}).lookup}
-	before := len(names.Registered())
 	names.Register(first)
+	before := len(names.Registered())
 	names.Register(second)
-	if n := len(names.Registered()); n != before+1 {
+	if n := len(names.Registered()); n != before {
 		t.Errorf("%d ways", n)
 	}
 	r := &names.Resolver{Root: t.TempDir(), Nameservers: []netip.AddrPort{}}

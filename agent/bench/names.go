@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/names"
+	"github.com/lifeline-go/lifeline/names/getaddrinfo"
 )
 
 // What package names aims at.
@@ -105,8 +106,15 @@ func prepare() error {
 
 // resolvers is who is compared.
 type resolvers struct {
-	ours *names.Resolver
-	net  *net.Resolver
+	ours   *names.Resolver // as it is without a helper
+	helped *names.Resolver // with package getaddrinfo
+	net    *net.Resolver
+}
+
+// Close ends what they do in the background.
+func (r resolvers) Close() {
+	r.ours.Close()
+	r.helped.Close()
 }
 
 // resolve writes resolv.conf and returns resolvers that have read it.
@@ -115,7 +123,11 @@ func resolve(servers ...string) (resolvers, error) {
 	for _, server := range servers {
 		text += "nameserver " + server + "\n"
 	}
-	r := resolvers{new(names.Resolver), &net.Resolver{PreferGo: true}}
+	r := resolvers{
+		&names.Resolver{System: []names.Way{names.Getent()}},
+		&names.Resolver{System: []names.Way{getaddrinfo.System}},
+		&net.Resolver{PreferGo: true},
+	}
 	if err := os.WriteFile("/etc/resolv.conf", []byte(text), 0o644); err != nil {
 		return r, err
 	}
@@ -129,6 +141,10 @@ type lookup func(ctx context.Context, name string) ([]netip.Addr, error)
 
 func (r resolvers) byNames(ctx context.Context, name string) ([]netip.Addr, error) {
 	return r.ours.LookupNetIP(ctx, "ip", name)
+}
+
+func (r resolvers) byHelped(ctx context.Context, name string) ([]netip.Addr, error) {
+	return r.helped.LookupNetIP(ctx, "ip", name)
 }
 
 func (r resolvers) byNet(ctx context.Context, name string) ([]netip.Addr, error) {
@@ -163,11 +179,14 @@ func healthyNames(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer r.ours.Close()
+	defer r.Close()
+	if _, err := timed(ctx, r.byHelped, "starts-the-helper.test"); err != nil {
+		return err
+	}
 	before := runtime.NumGoroutine()
-	var took [2][]time.Duration
+	var took [3][]time.Duration
 	for i := range healthyRounds {
-		for who, look := range []lookup{r.byNames, r.byNet} {
+		for who, look := range []lookup{r.byNames, r.byHelped, r.byNet} {
 			d, err := timed(ctx, look, fmt.Sprintf("healthy-%d-%d.test", who, i))
 			if err != nil {
 				return err
@@ -177,12 +196,14 @@ func healthyNames(ctx context.Context) error {
 	}
 	time.Sleep(100 * time.Millisecond)
 	left := runtime.NumGoroutine() - before
-	ours, its := summarize(took[0]), summarize(took[1])
 	t := newTable("names: a nameserver that answers at once, %d names in turn (A and AAAA)", healthyRounds)
-	ratio := float64(ours.p50) / float64(its.p50)
-	t.row("package names, median", micro(ours.p50), fmt.Sprintf("≤ %.1f × net", healthyAim), ratio/healthyAim)
+	its := summarize(took[2])
+	for who, name := range []string{"package names", "package names with getaddrinfo"} {
+		ours := summarize(took[who])
+		t.row(name+", median", micro(ours.p50), fmt.Sprintf("≤ %.1f × net", healthyAim), float64(ours.p50)/float64(its.p50)/healthyAim)
+		t.row(name+", 99 of 100 within", micro(ours.p99), "-", 0)
+	}
 	t.row("package net, median", micro(its.p50), "-", 0)
-	t.row("package names, 99 of 100 within", micro(ours.p99), "-", 0)
 	t.row("package net, 99 of 100 within", micro(its.p99), "-", 0)
 	t.row("goroutines left behind", fmt.Sprint(left), fmt.Sprintf("≤ %d", leftAim), 0)
 	if err := t.print(); err != nil {
@@ -196,11 +217,11 @@ func healthyNames(ctx context.Context) error {
 
 // deadServer compares lookups where the first of two servers does not answer.
 func deadServer(ctx context.Context) error {
-	dead, err := serveNames(firstServer, func(string, bool) (time.Duration, bool) { return 0, false })
+	silent, err := serveNames(firstServer, func(string, bool) (time.Duration, bool) { return 0, false })
 	if err != nil {
 		return err
 	}
-	defer dead.Close()
+	defer silent.Close()
 	good, err := serveNames(secondServer, nil)
 	if err != nil {
 		return err
@@ -210,40 +231,50 @@ func deadServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var healthy []time.Duration
-	for i := range 500 {
-		d, err := timed(ctx, r.byNames, fmt.Sprintf("well-%d.test", i))
-		if err != nil {
+	looks := func() []lookup { return []lookup{r.byNames, r.byHelped} }
+	var well, dead [2]summary
+	var first [2]time.Duration
+	for i, look := range looks() {
+		if well[i], err = oneByOne(ctx, look, fmt.Sprintf("well%d", i)); err != nil {
 			return err
 		}
-		healthy = append(healthy, d)
 	}
-	r.ours.Close()
+	r.Close()
 	if r, err = resolve(firstServer, secondServer); err != nil {
 		return err
 	}
-	defer r.ours.Close()
+	defer r.Close()
 	others := beside(ctx, r, "dead")
-	first, err := timed(ctx, r.byNames, "dead-first.test")
-	if err != nil {
-		return err
-	}
-	var later []time.Duration
-	for i := range 500 {
-		d, err := timed(ctx, r.byNames, fmt.Sprintf("dead-%d.test", i))
-		if err != nil {
+	for i, look := range looks() {
+		if first[i], err = timed(ctx, look, fmt.Sprintf("dead%d-first.test", i)); err != nil {
 			return err
 		}
-		later = append(later, d)
+		if dead[i], err = oneByOne(ctx, look, fmt.Sprintf("dead%d", i)); err != nil {
+			return err
+		}
 	}
 	net, glibc := others()
 	t := newTable("names: the first of two nameservers does not answer")
-	t.took("package names, the first lookup", first, deadFirstAim)
-	more := max(0, summarize(later).p99-summarize(healthy).p99)
-	t.took("package names, 99 of 100 later ones, more than with both", more, deadLaterAim)
+	for i, name := range []string{"package names", "package names with getaddrinfo"} {
+		t.took(name+", the first lookup", first[i], deadFirstAim)
+		t.took(name+", 99 of 100 later ones, more than with both servers", max(0, dead[i].p99-well[i].p99), deadLaterAim)
+	}
 	t.took("package net, every lookup", net, 0)
 	t.took("glibc, every lookup", glibc, 0)
 	return t.print()
+}
+
+// oneByOne looks some names up, one after the other.
+func oneByOne(ctx context.Context, look lookup, prefix string) (summary, error) {
+	var took []time.Duration
+	for i := range 500 {
+		d, err := timed(ctx, look, fmt.Sprintf("%s-%d.test", prefix, i))
+		if err != nil {
+			return summary{}, err
+		}
+		took = append(took, d)
+	}
+	return summarize(took), nil
 }
 
 // noAAAA compares lookups where a server never answers questions for addresses of
@@ -258,19 +289,22 @@ func noAAAA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer r.ours.Close()
+	defer r.Close()
 	others := beside(ctx, r, "noaaaa")
-	var took []time.Duration
-	for i := range 50 {
-		d, err := timed(ctx, r.byNames, fmt.Sprintf("noaaaa-%d.test", i))
-		if err != nil {
-			return err
+	var slowest [2]time.Duration
+	for who, look := range []lookup{r.byNames, r.byHelped} {
+		for i := range 50 {
+			d, err := timed(ctx, look, fmt.Sprintf("noaaaa-%d-%d.test", who, i))
+			if err != nil {
+				return err
+			}
+			slowest[who] = max(slowest[who], d)
 		}
-		took = append(took, d)
 	}
 	net, glibc := others()
 	t := newTable("names: AAAA is never answered")
-	t.took("package names, the slowest of 50", slices.Max(took), noAAAAAim)
+	t.took("package names, the slowest of 50", slowest[0], noAAAAAim)
+	t.took("package names with getaddrinfo, the slowest of 50", slowest[1], noAAAAAim)
 	t.took("package net", net, 0)
 	t.took("glibc", glibc, 0)
 	return t.print()
@@ -300,15 +334,16 @@ func lossyNames(ctx context.Context, many int) error {
 	if err != nil {
 		return err
 	}
-	defer r.ours.Close()
+	defer r.Close()
 	ours := atOnce(ctx, many, "lossy-ours", r.byNames)
+	helped := atOnce(ctx, many, "lossy-helped", r.byHelped)
 	its := atOnce(ctx, many, "lossy-net", r.byNet)
 	t := newTable("names: %s of the questions or answers are lost, servers take %s and %s, %d names, %d callers", percent(lost), short(near), short(far), many, callers)
 	for _, who := range []struct {
 		name string
 		summary
 		aim time.Duration
-	}{{"package names", ours, lossAim}, {"package net", its, 0}} {
+	}{{"package names", ours, lossAim}, {"package names with getaddrinfo", helped, lossAim}, {"package net", its, 0}} {
 		t.took(who.name+", median", who.p50, 0)
 		t.took(who.name+", 90 of 100 within", who.p90, 0)
 		t.took(who.name+", 99 of 100 within", who.p99, who.aim)
