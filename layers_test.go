@@ -76,6 +76,8 @@ var layers = []layer{
 	{"agent/source/procfs/bounded", library, nil, "calls that may never return, with a way out"},
 	{"agent/source/gobin", library, []string{"agent/fact", "agent/source/procfs/bounded", xsys}, "what an executable says of itself"},
 	{"agent/source/gosym", library, []string{"agent/fact", "agent/source/gobin"}, "symbols and layouts of Go programs, from the executable alone"},
+	{"agent/source/code", library, []string{"agent/fact", "agent/source/gobin", "agent/source/gosym", xsys}, "program counters of any process as calls"},
+	{"agent/source/opener", library, []string{"agent/fact", "agent/source/capability", "agent/source/gosym", ebpf, xsys}, "who opened each socket, by BPF in the cgroup hooks of connect"},
 	{"agent/source/goroutines", library, []string{"agent/fact", "agent/source/capability", "agent/source/gosym", xsys}, "goroutines of running Go programs, read from outside"},
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
 	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions, keepalive probes and resets as they happen, by BPF tracepoints"},

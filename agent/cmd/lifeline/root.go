@@ -98,7 +98,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCalls(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newRunKeeper())
+	root.AddCommand(newCheck(), newCalls(), newLeaks(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newRunKeeper())
 	return root
 }
 

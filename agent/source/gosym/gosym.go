@@ -172,3 +172,9 @@ func (t *Table) Machine() string { return t.im.machine }
 // Writable reports an address in memory that the program may write to from its
 // start on: its variables.
 func (t *Table) Writable(address uint64) bool { return t.im.writable(address - t.bias) }
+
+// Offset returns where in the file an address is, for who wants to set a probe
+// there.
+func (t *Table) Offset(address uint64) (offset uint64, ok bool) {
+	return t.im.offset(address - t.bias)
+}

@@ -218,6 +218,16 @@ func (im *image) text(address uint64, most int) string {
 	}
 }
 
+// offset returns where in the file an address is.
+func (im *image) offset(address uint64) (uint64, bool) {
+	for i := range im.segments {
+		if s := &im.segments[i]; address >= s.Vaddr && address-s.Vaddr < s.Filesz {
+			return s.Off + address - s.Vaddr, true
+		}
+	}
+	return 0, false
+}
+
 func (im *image) writable(address uint64) bool {
 	for i := range im.segments {
 		s := &im.segments[i]
