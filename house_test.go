@@ -49,7 +49,7 @@ var dependencies = map[string]map[string]string{
 		"github.com/cilium/ebpf":          "loads BPF objects without cgo or a compiler on the machine",
 		"github.com/coder/websocket":      "the lab's server and clients, as users write them; it has no dependencies itself",
 		"github.com/mdlayher/netlink":     "netlink messages and attributes",
-		"github.com/rogpeppe/go-internal": "testscript: the command is tested as it is typed",
+		"github.com/rogpeppe/go-internal": "testscript: the command is tested as it is typed; txtar: programs that the lab builds, each in one file",
 		"github.com/spf13/cobra":          "subcommands, flags, help",
 		"github.com/spf13/pflag":          "help shows the flags of a command and of all commands as one list",
 		"golang.org/x/crypto":             "keys and callbacks of package ssh are those of x/crypto",

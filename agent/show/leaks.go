@@ -82,19 +82,16 @@ func siteText(s *verdict.LeakSite) string {
 }
 
 // stackOf writes the program's own code that asked with its callers first, then by
-// which way the socket was opened.
+// which way the socket was opened, of each library only the call into it.
 func stackOf(p *page, s *verdict.LeakSite) {
-	at := slices.Index(s.Stack, s.AskedBy)
-	var lines []stackLine
-	if at >= 0 {
-		lines = folded(s.Stack[at:])
+	lines := entries(s.Stack)
+	if at := slices.Index(s.Stack, s.AskedBy); at >= 0 {
+		lines = entries(s.Stack[at:])
 		if at > 0 {
-			way := folded(s.Stack[:at])
+			way := slices.Clone(s.Stack[:at])
 			slices.Reverse(way)
-			lines = append(append(lines, stackLine{"by way of", ""}), way...)
+			lines = append(append(lines, stackLine{"by way of", ""}), entries(way)...)
 		}
-	} else {
-		lines = folded(s.Stack)
 	}
 	if s.UsedAt.Func != "" {
 		lines = append(lines, stackLine{"used last in", ""}, stackLine{s.UsedAt.Func, place(s.UsedAt)})
@@ -113,6 +110,49 @@ func stackOf(p *page, s *verdict.LeakSite) {
 	if s.Unknown != "" {
 		p.hang("    ", "    ", "("+s.Unknown+")")
 	}
+}
+
+// entries are calls in lines. Of several within one library only the first is of
+// use to who asks what leaks.
+func entries(calls []fact.Call) (lines []stackLine) {
+	for i := 0; i < len(calls); {
+		end := i + 1
+		root := library(calls[i])
+		for end < len(calls) && root != "" && library(calls[end]) == root {
+			end++
+		}
+		lines = append(lines, stackLine{calls[i].Func, place(calls[i])})
+		switch hidden := end - i - 1; {
+		case hidden > 1:
+			lines = append(lines, stackLine{fmt.Sprintf("… %d calls within %s", hidden, root), ""})
+		case hidden == 1:
+			lines = append(lines, stackLine{calls[i+1].Func, place(calls[i+1])})
+		}
+		i = end
+	}
+	return lines
+}
+
+// library is what a call belongs to that is no code of the program: a package of
+// the standard library, those below net as one, or the repository of another; ""
+// for packages without a host, which are the program's.
+func library(c fact.Call) string {
+	path := c.Package()
+	parts := strings.Split(path, "/")
+	switch {
+	case path == "main":
+		return ""
+	case verdict.Library(c) && !strings.Contains(parts[0], "."):
+		if path == "net" || slices.Contains([]string{"internal", "runtime", "syscall"}, parts[0]) {
+			return "net"
+		}
+		return path
+	case !strings.Contains(parts[0], "."):
+		return ""
+	case strings.HasSuffix(parts[0], "hub.com") || strings.HasSuffix(parts[0], "lab.com") || parts[0] == "bitbucket.org" || parts[0] == "golang.org":
+		return strings.Join(parts[:min(3, len(parts))], "/")
+	}
+	return strings.Join(parts[:min(2, len(parts))], "/")
 }
 
 // siteJSON is verdict.LeakSite in JSON.
