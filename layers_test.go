@@ -103,7 +103,7 @@ var layers = []layer{
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},
 	{"agent/lab/replay", library, []string{"agent/lab", "agent/lab/websocket", "agent/census", "agent/fact", "agent/node", "agent/source/sockdiag", "agent/verdict", "bound"}, "plays the story in a lab and takes the time"},
 	{"agent/lab/vpn", support, []string{"agent/lab", "names"}, "plays the story of the lost names in a lab: kubectl, its plugin, a VPN that swallows port 53"},
-	{"agent/lab/leaker", library, []string{"agent/fact", "agent/node", "agent/verdict", "github.com/rogpeppe/go-internal"}, "plays the story of the leaked sockets, with the Docker clients that people have"},
+	{"agent/lab/leaker", library, []string{"agent/lab", "agent/fact", "agent/node", "agent/verdict", "github.com/rogpeppe/go-internal"}, "plays the story of the leaked sockets, with the Docker clients that people have"},
 	{"agent/lab/manager", library, []string{"agent/fact", "agent/lab", "bound", "ssh", xcrypto, xsys}, "plays the story of the blocked SSH calls in a lab, with the clients that people have"},
 	{"agent/bench", command, []string{".", "bound", "names", "names/getaddrinfo", "ssh", "ssh/sftp", "agent/*", "agent/act/*", "agent/source/*", xcrypto, xnet, xsys}, "measures it all beside what a user would have instead"},
 

@@ -25,7 +25,7 @@ func Leaks(w io.Writer, o *fact.Openings, sites []verdict.LeakSite, all bool, s 
 			p.line("")
 		}
 		told++
-		Leak(w, o, &sites[i], s)
+		Leak(w, &sites[i], s)
 	}
 	if told == 0 {
 		p.hang("", "  ", fmt.Sprintf("Nothing leaks, as far as %s can tell: %s of those opened meanwhile %s open, by %s.",
@@ -44,7 +44,7 @@ func Leaks(w io.Writer, o *fact.Openings, sites []verdict.LeakSite, all bool, s 
 
 // Leak writes one line of code that opens sockets, with what is thought of it and
 // the way from it to the socket.
-func Leak(w io.Writer, o *fact.Openings, site *verdict.LeakSite, s Style) {
+func Leak(w io.Writer, site *verdict.LeakSite, s Style) {
 	p := &page{w: w, style: s}
 	colour := map[verdict.LeakVerdict]string{verdict.Leaking: "31", verdict.Suspected: "33"}[site.Verdict]
 	head := fmt.Sprintf("%s %s (pid %d)", strings.ToUpper(site.Verdict.String()), orUnknown(site.Process), site.PID)

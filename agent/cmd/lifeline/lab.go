@@ -50,11 +50,12 @@ func newLab() *cobra.Command {
 		Example: "  lifeline lab silence           a node dies that forwarded 4,224 WebSockets: who learns when\n" +
 			"  lifeline lab silence --quick   without waiting for what has nothing but Go\n" +
 			"  lifeline lab calls             hosts reboot, freeze and refuse under SSH calls: who blocks for how long\n" +
-			"  lifeline lab names             a VPN swallows port 53: kubectl fails, while the system knows the names",
+			"  lifeline lab names             a VPN swallows port 53: kubectl fails, while the system knows the names\n" +
+			"  lifeline lab leaks             a CI agent never closes its Docker clients: which line is it",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newLabSilence(), newLabCalls(), newLabNames(), newLabManager(), newLabNamesClient(), newLabNamesPlugin(), newLabServer(), newLabClients(), newLabLeashed())
+	cmd.AddCommand(newLabSilence(), newLabCalls(), newLabNames(), newLabLeaks(), newLabManager(), newLabNamesClient(), newLabNamesPlugin(), newLabServer(), newLabClients(), newLabLeashed())
 	return cmd
 }
 

@@ -224,7 +224,7 @@ func (w *leaksWatch) tell(ctx context.Context, o *fact.Openings) error {
 				continue
 			}
 			style, _ := terminal(out)
-			show.Leak(out, o, &s, style)
+			show.Leak(out, &s, style)
 		}
 	}
 	return nil

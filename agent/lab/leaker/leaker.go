@@ -44,7 +44,7 @@ func (b Build) Make(ctx context.Context, name, dir string) (path string, err err
 	path = filepath.Join(dir, name)
 	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", path}, append(b.Flags, ".")...)...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-buildvcs=false")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-buildvcs=false")
 	if b.Toolchain != "" {
 		cmd.Env = append(cmd.Env, "GOTOOLCHAIN="+b.Toolchain)
 	}
