@@ -6,7 +6,7 @@
 //   - its silence is noticed,
 //   - its socket is closed.
 //
-// What exists today is the third, for TCP. A peer that dies without a word (its
+// Silence, for TCP: a peer that dies without a word (its
 // power fails, a node on the way is taken away, a firewall forgets) leaves a
 // connection that looks alive: writes succeed, reads wait. Package net notices
 // after 150 s, and after 15 minutes when something was written. Here both take
@@ -44,6 +44,11 @@
 // noticed by its connection: for that a request needs a timeout of its own, and
 // a connection that waits for messages a [Heartbeat]. Clients that connect again
 // should do so by a [Backoff].
+//
+// Names: a [Dialer] looks its names up by [names.Default], which answers as the
+// operating system would, within 3 s, in programs without cgo too; it does not
+// wait for nameservers that are dead. Package
+// [github.com/lifeline-go/lifeline/names] has it for everything else.
 //
 // The lifeline command, which looks at a whole machine from outside, is the
 // module github.com/lifeline-go/lifeline/agent.
