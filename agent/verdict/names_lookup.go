@@ -93,7 +93,7 @@ func (v *view) whyGo(golang *fact.Way) string {
 		switch {
 		case s.NoRoute != "":
 			return fmt.Sprintf("there is no route to nameserver %s (%s)", s.Addr, s.NoRoute)
-		case !asked || a.OK && !refusesEDNS(a.RCode):
+		case !asked || a.OK && !onlyRefusesEDNS(s):
 		case a.OK, s.Plain.Value.OK:
 			return fmt.Sprintf("nameserver %s takes no questions with EDNS", s.Addr)
 		case a.Error == timedOut:

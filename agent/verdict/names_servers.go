@@ -32,7 +32,7 @@ func noEDNS(s *fact.Nameserver) (how string, dropped, found bool) {
 	without, compared := s.Plain.Get()
 	switch {
 	case !asked || !compared || !without.OK || refusesEDNS(without.RCode):
-	case with.OK && refusesEDNS(with.RCode):
+	case onlyRefusesEDNS(s):
 		return "answers " + with.RCode + " to", false, true
 	case !with.OK && with.Error == timedOut:
 		return "does not answer", true, true

@@ -100,7 +100,7 @@ func (v *view) usable(s *fact.Nameserver, edns bool) (fact.Known[bool], string) 
 		return fact.Known[bool]{}, ""
 	case !a.OK:
 		return fact.Seen(false), cmp.Or(a.Error, "no answer")
-	case edns && refusesEDNS(a.RCode):
+	case edns && onlyRefusesEDNS(s):
 		return fact.Seen(false), a.RCode + " to EDNS"
 	}
 	return fact.Seen(true), ""
@@ -115,6 +115,12 @@ func (v *view) overTCP() bool {
 // refusesEDNS reports an answer that says nothing but that the question had an
 // OPT record, RFC 6891 section 7.
 func refusesEDNS(rcode string) bool { return rcode == "FORMERR" || rcode == "NOTIMP" }
+
+// onlyRefusesEDNS reports a server whose answer is another one without: some say
+// NOTIMP to a question that they do not care for, whatever it has with it.
+func onlyRefusesEDNS(s *fact.Nameserver) bool {
+	return s.Answer.OK && s.Answer.Value.OK && refusesEDNS(s.Answer.Value.RCode) && s.Plain.OK && s.Plain.Value.OK && !refusesEDNS(s.Plain.Value.RCode)
+}
 
 // add takes in what came of looking one name up, which is surer than what
 // nameservers say to a question of no use.

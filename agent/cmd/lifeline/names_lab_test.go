@@ -155,6 +155,7 @@ type office struct {
 	nss       string
 	user      string
 	libraries string // LD_LIBRARY_PATH
+	path      string // put before PATH
 	script    string // run in the mount namespace, before the command
 }
 
@@ -198,8 +199,9 @@ func (o *office) lifeline(args ...string) (stdout, stderr string, code int, took
 	cmd := o.box.Command("unshare", append([]string{"--mount", "sh", "-c", script, "sh", filepath.Join(o.dir, "lifeline")}, args...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &errs, "/"
+	cmd.Env = append(os.Environ(), "PATH="+o.path+":"+os.Getenv("PATH"))
 	if o.libraries != "" {
-		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+o.libraries)
+		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+o.libraries)
 	}
 	began := time.Now()
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {

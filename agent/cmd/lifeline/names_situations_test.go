@@ -269,7 +269,8 @@ func TestCheckAsksNameservers(t *testing.T) {
 		t.Errorf("%d questions: %+v", n, d.Meaning)
 	}
 	o.drop("udp dport 53")
-	if d := check(); !d.says("N001", "fail", "the only nameserver, 10.77.4.53, does not answer") || !d.says("N004", "warn", "answers over TCP and not over UDP") {
+	o.path = filepath.Dir(goProgram(t, "0"))
+	if d := check(); !d.says("N005", "fail", "cannot resolve names: ") || !d.says("N001", "fail", "the only nameserver, 10.77.4.53, does not answer") || !d.says("N004", "warn", "answers over TCP and not over UDP") {
 		t.Errorf("%+v", d.Meaning)
 	}
 }

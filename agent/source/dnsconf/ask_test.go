@@ -255,3 +255,34 @@ func TestAskAll(t *testing.T) {
 func TestAskAllNone(t *testing.T) {
 	AskAll(t.Context(), &fact.Names{}, 0) // returns
 }
+
+// A server that drops EDNS, one that lost a packet, and one that answers well,
+// which is asked nothing more.
+func TestAskAgain(t *testing.T) {
+	var lost atomic.Bool
+	answer := func(t *testing.T, edns bool) func(q []byte) [][]byte {
+		return func(q []byte) [][]byte {
+			if !edns && binary.BigEndian.Uint16(q[10:]) > 0 || edns && !lost.Swap(true) {
+				return nil
+			}
+			return [][]byte{reply(t, q, dnsmessage.RCodeSuccess)}
+		}
+	}
+	for _, c := range []struct {
+		what                  string
+		edns                  bool
+		answered, plain, more bool
+	}{{"EDNS is dropped", false, false, true, true}, {"a packet was lost", true, true, true, true}, {"all is well", true, true, false, false}} {
+		s := onLoopback(t, answer(t, c.edns))
+		names := &fact.Names{Nameservers: []fact.Nameserver{{Addr: s.addr.Addr()}}}
+		askAll(t.Context(), names, s.addr.Port(), short)
+		askAgain(t.Context(), names, s.addr.Port(), short)
+		n := names.Nameservers[0]
+		if n.Answer.Value.OK != c.answered || n.Plain.Value.OK != c.plain || n.Plain.OK != c.more || n.TCP.OK != c.more || n.TCP.Value.OK {
+			t.Errorf("%s: %+v", c.what, n)
+		}
+		if want := map[bool]int64{true: 3, false: 1}[c.more]; s.questions.Load() != want {
+			t.Errorf("%s: %d questions over UDP", c.what, s.questions.Load())
+		}
+	}
+}
