@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -197,6 +200,22 @@ func TestServers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The options of resolv.conf that count.
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	good := zone(map[string][]string{"a.corp": {"10.0.0.1"}, "b.corp": {"10.0.0.1"}})
+	first, second := serve(t, good), serve(t, good)
+	r := resolver(t, map[string]string{"resolv.conf": "options use-vc rotate\n"}, nil, first, second)
+	for _, host := range []string{"a.corp", "b.corp"} {
+		if answer, err := r.Lookup(t.Context(), "ip4", host); err != nil || !strings.HasPrefix(answer.Way, "tcp ") {
+			t.Errorf("%+v, %v", answer, err)
+		}
+	}
+	if first.tcp.Load() == 0 || second.tcp.Load() == 0 || first.udp.Load()+second.udp.Load() > 0 {
+		t.Errorf("over TCP %d and %d, over UDP %d and %d", first.tcp.Load(), second.tcp.Load(), first.udp.Load(), second.udp.Load())
 	}
 }
 
@@ -404,6 +423,43 @@ func TestShared(t *testing.T) {
 	}
 	if n := system.calls.Load(); n != 1 {
 		t.Errorf("%d lookups", n)
+	}
+}
+
+// Many callers at a time, over a path that loses one packet of ten, find every
+// name, and leave nothing behind.
+func TestMany(t *testing.T) {
+	lossy := func(q *asked) [][]byte {
+		if rand.IntN(10) == 0 {
+			return nil
+		}
+		return [][]byte{q.reply(dnsmessage.RCodeSuccess, map[dnsmessage.Type]string{dnsmessage.TypeA: "10.0.0.1", dnsmessage.TypeAAAA: "fd00::1"}[q.kind])}
+	}
+	r := resolver(t, nil, []names.Way{broken()}, serve(t, lossy), serve(t, lossy))
+	r.Timeout = long
+	before := runtime.NumGoroutine()
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for range 12 {
+				ctx, cancel := context.WithCancel(t.Context())
+				if rand.IntN(10) == 0 {
+					time.AfterFunc(time.Duration(rand.IntN(5))*time.Millisecond, cancel)
+				}
+				answer, err := r.Lookup(ctx, "ip", fmt.Sprintf("n%d.corp", rand.IntN(500)))
+				if err != nil && ctx.Err() == nil || err == nil && sorted(answer.Addrs)[:8] != "10.0.0.1" {
+					t.Errorf("%+v, %v", answer, err)
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	r.Close()
+	for deadline := time.Now().Add(long); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
 	}
 }
 

@@ -184,17 +184,19 @@ func (x *race) run(ctx context.Context, ask func(context.Context, *contender) fi
 	return Answer{}, x.failure(nil)
 }
 
-// counts reports whether one runs that is worth waiting for. What is dead cannot
-// be asked whether the no of the nameservers is true, where the system would ask
-// nobody else.
-func (x *race) counts(one *contender) bool {
-	return one.state == running && !(x.no != nil && x.plan.dns == equal && one.health.dead())
+// counts reports whether one runs that is worth waiting for.
+func (x *race) counts(one *contender) bool { return one.state == running && !x.mute(one) }
+
+// mute reports that one cannot be asked whether the no of the nameservers is true:
+// it did not answer when it was asked last, and it would ask nobody else.
+func (x *race) mute(one *contender) bool {
+	return x.no != nil && x.plan.dns == equal && one.health.dead()
 }
 
 // may reports whether one may start now.
 func (x *race) may(one *contender) bool {
 	switch {
-	case one.state != waiting:
+	case one.state != waiting || x.mute(one):
 		return false
 	case !one.system() && x.plan.dns == instead:
 		return x.failed(func(other *contender) bool { return other.system() }) || time.Since(x.began) >= x.half
@@ -203,7 +205,7 @@ func (x *race) may(one *contender) bool {
 			return other != one && (other.system() || x.plan.dns == equal)
 		}) || time.Since(x.began) >= x.half
 	default:
-		return !(one.system() && x.no != nil && x.plan.dns == equal && one.health.dead())
+		return true
 	}
 }
 
@@ -224,7 +226,11 @@ func (x *race) next() (*contender, time.Duration) {
 		}
 		return one, one.health.patience()
 	}
-	return nil, max(x.half-time.Since(x.began), 0) // when some may who may not yet
+	const tick = time.Millisecond
+	if left := x.half - time.Since(x.began); left > -tick {
+		return nil, max(left, tick) // then some may who may not yet
+	}
+	return nil, 0
 }
 
 // judge decides whether what one found ends the race.
