@@ -34,6 +34,7 @@ type Goroutine struct {
 	Looked  bool          // Since is only the time between the looks: no garbage collection has seen it wait
 	Stack   []Call        // innermost first, without the runtime's own; shared by those that are alike
 	Cut     bool          // the stack goes on
+	Socket  Known[uint32] // inode of the socket that it waits for, itself or by another that reads it
 	Created Call          // the go statement that started it; empty for the main goroutine
 }
 

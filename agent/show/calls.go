@@ -106,7 +106,7 @@ func goroutineGroups(p *page, waiters []verdict.Waiter) {
 		w := &waiters[i]
 		at := slices.IndexFunc(groups, func(g alike) bool {
 			first := g.waiters[0]
-			return first.For == w.For && first.State == w.State && first.Created == w.Created && slices.Equal(first.Stack, w.Stack)
+			return first.For == w.For && first.State == w.State && first.Peer == w.Peer && first.Created == w.Created && slices.Equal(first.Stack, w.Stack)
 		})
 		if at < 0 {
 			at = len(groups)
@@ -127,9 +127,13 @@ func goroutineGroups(p *page, waiters []verdict.Waiter) {
 // writeGroup writes goroutines of one stack, the longest of which is the first.
 func writeGroup(p *page, group []*verdict.Waiter) {
 	first, last := group[0], group[len(group)-1]
-	head := fmt.Sprintf("goroutine %d waits for %s, %s (%s)", first.ID, first.For, atLeast(first.Goroutine), first.State)
+	what := first.For
+	if first.Peer.IsValid() {
+		what += " on the connection to " + first.Peer.String()
+	}
+	head := fmt.Sprintf("goroutine %d waits for %s, %s (%s)", first.ID, what, atLeast(first.Goroutine), first.State)
 	if n := len(group); n > 1 {
-		head = fmt.Sprintf("%s wait for %s, the longest %s, the shortest %s (%s), such as %d", plural(n, "goroutine"), first.For,
+		head = fmt.Sprintf("%s wait for %s, the longest %s, the shortest %s (%s), such as %d", plural(n, "goroutine"), what,
 			atLeast(first.Goroutine), atLeast(last.Goroutine), first.State, first.ID)
 	}
 	p.hang("  ", "      ", p.style.paint("33", head))
@@ -200,6 +204,7 @@ type goroutineJSON struct {
 	Since     float64    `json:"since_seconds"` // at least
 	Looked    bool       `json:"since_is_look"` // it is only the length of the look
 	For       string     `json:"waits_for"`
+	Peer      *string    `json:"peer"` // null: not known
 	Prompt    bool       `json:"prompt"`
 	AskedBy   *callJSON  `json:"asked_by"`
 	Stack     []callJSON `json:"stack"`
@@ -260,6 +265,10 @@ func waitingOf(w *verdict.Waiting) waitingJSON {
 func goroutineOf(g *verdict.Waiter) goroutineJSON {
 	one := goroutineJSON{ID: g.ID, State: g.State, Since: seconds(g.Since), Looked: g.Looked, For: g.For, Prompt: g.Prompt, AskedBy: callOf(g.Asked),
 		Stack: []callJSON{}, Cut: g.Cut, CreatedBy: callOf(g.Created)}
+	if g.Peer.IsValid() {
+		peer := g.Peer.String()
+		one.Peer = &peer
+	}
 	for _, c := range g.Stack {
 		one.Stack = append(one.Stack, callJSON{c.Func, c.File, c.Line})
 	}

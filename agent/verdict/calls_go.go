@@ -3,6 +3,7 @@ package verdict
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -13,9 +14,10 @@ import (
 // Waiter is a goroutine that waits for an answer from the network.
 type Waiter struct {
 	*fact.Goroutine
-	For    string    // what it waits for, in words
-	Prompt bool      // of the kind that every living peer answers at once
-	Asked  fact.Call // the code that asked, outside of the libraries that wait; empty when they asked themselves
+	For    string         // what it waits for, in words
+	Prompt bool           // of the kind that every living peer answers at once
+	Asked  fact.Call      // the code that asked, outside of the libraries that wait; empty when they asked themselves
+	Peer   netip.AddrPort // of the connection that it waits for; not valid: not known
 }
 
 // answers are what functions of Go's libraries wait for. A goroutine that waits

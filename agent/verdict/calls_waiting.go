@@ -130,22 +130,42 @@ func plus(a, b fact.Known[uint64]) fact.Known[uint64] {
 }
 
 // withGoroutines gives each process its goroutines that wait for an answer: to
-// the address that it waits for where that is one, else in an entry of their own.
+// the address of their connection; where that is not known, to the one that the
+// process waits for, if it is one; else in an entry of their own.
 func (v *view) withGoroutines(all []Waiting) []Waiting {
+	peers := make(map[uint32]netip.AddrPort)
+	for i := range v.Sockets {
+		if s := &v.Sockets[i]; s.Protocol == fact.TCP && s.Inode != 0 {
+			peers[s.Inode] = s.Remote
+		}
+	}
 	for i := range v.Goroutines {
-		waiters := Waiters(&v.Goroutines[i])
-		if len(waiters) == 0 {
-			continue
-		}
 		pid := v.Goroutines[i].PID
-		of := func(w Waiting) bool { return w.PID == pid }
-		at := slices.IndexFunc(all, of)
-		if at < 0 || slices.ContainsFunc(all[at+1:], of) {
-			at = len(all)
-			all = append(all, v.waiting(pid))
-			all[at].Since = waiters[0].Since
+		own := len(all) // entries of connections come before
+		for _, w := range Waiters(&v.Goroutines[i]) {
+			if inode, ok := w.Socket.Get(); ok {
+				w.Peer = peers[inode]
+			}
+			at := entryOf(all[:own], pid, w.Peer)
+			if at < 0 {
+				if at = own; at == len(all) {
+					all = append(all, v.waiting(pid))
+					all[at].Since = w.Since
+				}
+			}
+			all[at].Goroutines, all[at].Sure = append(all[at].Goroutines, w), true // code that waits for an answer has asked a question
 		}
-		all[at].Goroutines, all[at].Sure = waiters, true // code that waits for an answer has asked a question
 	}
 	return all
+}
+
+// entryOf returns where what a process waits for is, by an address; of an
+// address that is not known, only where there is no other.
+func entryOf(all []Waiting, pid int32, peer netip.AddrPort) int {
+	of := func(w Waiting) bool { return w.PID == pid && (!peer.IsValid() || w.Peer == peer) }
+	at := slices.IndexFunc(all, of)
+	if at >= 0 && !peer.IsValid() && slices.ContainsFunc(all[at+1:], of) {
+		return -1
+	}
+	return at
 }

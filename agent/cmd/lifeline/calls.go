@@ -85,14 +85,19 @@ func (f *callsFlags) wants(p *fact.Process) bool {
 	return (f.pid == 0 || p.PID == f.pid) && (f.process == "" || p.Name == f.process)
 }
 
-// keeps leaves out what was not asked for. What waits for an address that is not
-// known may wait for any that its process has a connection with.
+// keeps leaves out what was not asked for, of goroutines too. What waits for an
+// address that is not known may wait for any that its process has a connection
+// with.
 func (f *callsFlags) keeps(m *fact.Machine, w *verdict.Waiting, only netip.Prefix) bool {
 	if f.pid != 0 && w.PID != f.pid || f.process != "" && w.Process != f.process {
 		return false
 	}
 	if !only.IsValid() || w.Peer.IsValid() {
 		return !only.IsValid() || only.Contains(w.Peer.Addr())
+	}
+	w.Goroutines = slices.DeleteFunc(w.Goroutines, func(g verdict.Waiter) bool { return g.Peer.IsValid() && !only.Contains(g.Peer.Addr()) })
+	if len(w.Goroutines) == 0 {
+		return false
 	}
 	return slices.ContainsFunc(m.Sockets, func(s fact.Socket) bool {
 		return only.Contains(s.Remote.Addr()) && slices.ContainsFunc(s.Owners, func(o fact.Owner) bool { return o.PID == w.PID })

@@ -101,8 +101,9 @@ func TestCallsFindsTheStory(t *testing.T) {
 		t.Errorf("got %+v", g)
 	}
 	stdout, stderr, code := lifeline(t, "calls", "--process", "story", "--peer", "127.0.0.1", "--for", "600ms")
-	want := fmt.Sprintf("  goroutine %s waits for an SSH channel to be confirmed, all ", id)
-	if code != exitWell || !strings.Contains(stdout, want) || !strings.Contains(stdout, "      main.reconcile ") {
+	want := fmt.Sprintf("  goroutine %s waits for an SSH channel to be confirmed on the connection to %s, all", id, address)
+	unwrapped := strings.Join(strings.Fields(stdout), " ")
+	if code != exitWell || !strings.Contains(unwrapped, strings.TrimSpace(want)) || !strings.Contains(stdout, "      main.reconcile ") {
 		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
 	}
 	if stdout, _, _ := lifeline(t, "calls", "--process", "story", "--peer", "192.0.2.1", "--for", "100ms"); stdout != "Nothing waits for an answer.\n" {

@@ -24,8 +24,9 @@
 // for all where kernel.yama.ptrace_scope is 1 or 2; 3 forbids it to everybody.
 //
 // Bound: of one program at most 250,000 goroutines are looked at, and 100 calls
-// of each stack. A look takes some 100 ns for each goroutine, and some 10 µs for
-// each stack. Memory of others is foreign: each word is checked before use.
+// of each stack, and the connections of at most 2,000 are looked for. A look takes
+// some 100 ns for each goroutine, and some 10 µs for each stack. Memory of others
+// is foreign: each word is checked before use.
 package goroutines
 
 import (
@@ -68,6 +69,7 @@ type Target struct {
 	first time.Time
 	total int
 	seen  []record // by index in allgs
+	last  []record // as the last look found them
 }
 
 // Open finds the goroutines of a process. The error is [os.ErrNotExist] when it
@@ -137,6 +139,7 @@ func (t *Target) Look() error {
 	if err != nil {
 		return t.wrong(err)
 	}
+	t.last = now
 	if t.looks++; t.looks == 1 {
 		t.seen, t.first = now, time.Now()
 		return nil
@@ -164,7 +167,7 @@ func (t *Target) Parked() (fact.Goroutines, error) {
 		given = append(given, t.seen[i].since)
 	}
 	slices.Sort(given)
-	w := walker{t: t, alike: make(map[string]*trace), times: t.timeline(slices.Compact(given), int64(t.clock()))}
+	w := walker{t: t, alike: make(map[string]*trace), conns: newConnections(t), times: t.timeline(slices.Compact(given), int64(t.clock()))}
 	for chunk := range slices.Chunk(t.seen, chunkSize) {
 		parked, err := w.chunk(chunk)
 		if err != nil {
@@ -172,6 +175,7 @@ func (t *Target) Parked() (fact.Goroutines, error) {
 		}
 		all.Parked = append(all.Parked, parked...)
 	}
+	w.conns.join(all.Parked, t.last)
 	if err := t.still(); err != nil {
 		return all, t.wrong(err)
 	}

@@ -211,6 +211,9 @@ func TestAgainstGo(t *testing.T) {
 					continue
 				}
 				seen[g.State] = true
+				if g.Socket.OK != (g.State == "IO wait") {
+					t.Errorf("goroutine %d (%s): socket %v", g.ID, g.State, g.Socket)
+				}
 				if compare(t, g, &want) {
 					right++
 				}
@@ -307,6 +310,49 @@ func TestStory(t *testing.T) {
 		t.Errorf("waits for %v, which is not from %v to a second more", g.Since, least)
 	}
 	t.Logf("goroutine %d, %s, for at least %v of %v: %s", g.ID, g.State, g.Since, time.Since(manager.begun), strings.Join(calls, " < "))
+}
+
+// TestWhichConnection tells to which host each of several calls is that block,
+// though another goroutine than the one that asked reads each connection.
+func TestWhichConnection(t *testing.T) {
+	path := build(t, "story", nil, stripped...)
+	const hosts = 3
+	args := []string{"manager"}
+	for range hosts {
+		args = append(args, start(t, path, "host").said[0])
+	}
+	manager := start(t, path, args...)
+	asked := map[string]string{manager.said[0]: manager.said[1]}
+	for len(asked) < hosts {
+		said := manager.read()
+		asked[said[0]] = said[1]
+	}
+	time.Sleep(200 * time.Millisecond)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", manager.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := make(map[string]string) // of peers, by inode
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 9 {
+			port, _ := strconv.ParseUint(f[2][strings.IndexByte(f[2], ':')+1:], 16, 16)
+			ports[f[9]] = strconv.FormatUint(port, 10)
+		}
+	}
+	found := 0
+	for _, g := range parked(t, manager.pid, 300*time.Millisecond).Parked {
+		address, ok := asked[strconv.FormatUint(g.ID, 10)]
+		if !ok {
+			continue
+		}
+		port := ports[strconv.FormatUint(uint64(g.Socket.Value), 10)]
+		if found++; !g.Socket.OK || !strings.HasSuffix(address, ":"+port) || port == "" {
+			t.Errorf("goroutine %d waits for %s, and is said to wait for socket %v, to port %q", g.ID, address, g.Socket, port)
+		}
+	}
+	if found != hosts {
+		t.Errorf("%d of %d", found, hosts)
+	}
 }
 
 // TestNotStopped looks at a busy program as often as it can.

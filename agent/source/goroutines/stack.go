@@ -21,6 +21,8 @@ type walker struct {
 	alike map[string]*trace // by their program counters
 	key   []byte
 	times timeline
+	conns *connections
+	found int // goroutines, so far
 }
 
 // trace is a stack in words.
@@ -43,10 +45,13 @@ func (w *walker) chunk(records []record) ([]fact.Goroutine, error) {
 	if len(waits) == 0 {
 		return nil, nil
 	}
-	counters := make([][]uint64, len(waits))
 	pointers := make([]uint64, len(waits))
+	traces := make([]*trace, len(waits))
+	words := make([][]uint64, len(waits))
+	sockets := make([]fact.Known[uint32], len(waits))
 	for i := range waits {
-		counters[i], pointers[i] = w.walk(&waits[i]), waits[i].g
+		pointers[i], traces[i] = waits[i].g, w.read(&waits[i], w.walk(&waits[i]))
+		words[i], sockets[i] = w.conns.see(&waits[i], traces[i])
 	}
 	now := time.Now()
 	again, err := w.t.records(pointers)
@@ -59,7 +64,7 @@ func (w *walker) chunk(records []record) ([]fact.Goroutine, error) {
 		if !waits[i].same(&again[i]) || waits[i].hi != again[i].hi {
 			continue
 		}
-		trace := w.read(&waits[i], counters[i])
+		trace := traces[i]
 		if trace.own {
 			continue
 		}
@@ -67,7 +72,11 @@ func (w *walker) chunk(records []record) ([]fact.Goroutine, error) {
 		if begin := w.times.after(again[i].since); begin > 0 && clock-time.Duration(begin) > g.Since {
 			g.Since, g.Looked = clock-time.Duration(begin), false
 		}
-		g.Created = w.created(waits[i].created)
+		g.Created, g.Socket = w.created(waits[i].created), sockets[i]
+		if words[i] != nil {
+			w.conns.waiters = append(w.conns.waiters, waiter{w.found, words[i]})
+		}
+		w.found++
 		all = append(all, g)
 	}
 	return all, nil

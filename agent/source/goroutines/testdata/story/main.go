@@ -20,7 +20,9 @@ func main() {
 		host()
 		return
 	}
-	go reconcile(os.Args[2])
+	for _, address := range os.Args[2:] {
+		go reconcile(address)
+	}
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println("end") {
 		if in.Text() == "gc" {
 			runtime.GC()
@@ -37,7 +39,7 @@ func reconcile(address string) {
 	buf := make([]byte, 64)
 	fmt.Sscanf(string(buf[:runtime.Stack(buf, false)]), "goroutine %d", &id)
 	go keepalive(client)
-	fmt.Printf("%d\nend\n", id)
+	fmt.Printf("%d\n%s\nend\n", id, address)
 	session, err := client.NewSession() // for ever
 	fmt.Println("returned", session, err)
 }
