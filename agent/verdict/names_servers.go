@@ -132,11 +132,11 @@ var failingPrograms = Rule{
 	Promise: Names,
 	Title:   "programs on this machine cannot resolve names",
 	Worst:   Fail,
-	Sees:    []string{"names", "programs"},
-	Meaning: `No nameserver gives Go's resolver an answer that it can use (N001 and N003 say why), and here are programs that ask nobody else: Go programs without cgo or with the tag netgo, and Go programs with cgo where nothing in resolv.conf or nsswitch.conf makes them ask the C library. They are found by their files, in the directories of PATH, running or not; lifeline names --binaries lists them all with the reasons.
+	Sees:    []string{"names", "programs", "processes"},
+	Meaning: `No nameserver gives Go's resolver an answer that it can use (N001 and N003 say why), and here are programs that ask nobody else: Go programs without cgo or with the tag netgo, and Go programs with cgo where nothing in resolv.conf or nsswitch.conf makes them ask the C library. They are found by their files, in the directories of PATH, running or not, and those that run now wherever they are; lifeline names --binaries lists the former with the reasons.
 
 A failure when programs that ask the operating system are not known to fail as well, or where nothing else is said of the nameservers. A warning where no nameserver is configured: some machines do without DNS on purpose.`,
-	Wrong: `A program that brings its own DNS client, or is only ever given addresses, is named all the same. Programs outside of PATH and in containers are not looked at.`,
+	Wrong: `A program that brings its own DNS client, or is only ever given addresses, is named all the same. Programs that do not run and are not on PATH, and those in containers, are not looked at.`,
 	Fix: []string{
 		"lifeline run -- PROGRAM … lets an unmodified program ask the operating system",
 		"lifeline names NAME shows every way to resolve a name, side by side",
@@ -146,23 +146,33 @@ A failure when programs that ask the operating system are not known to fail as w
 }
 
 func judgeFailingPrograms(v *view) []Finding {
-	if v.Names == nil || v.Programs == nil || len(v.Lookups) > 0 {
+	if v.Names == nil || len(v.Lookups) > 0 {
 		return nil
 	}
 	fails, why := v.serversFail(true)
 	names := v.goPrograms()
-	if !fails.OK || !fails.Value || len(names) == 0 {
+	running, n := v.withoutCGO()
+	if !fails.OK || !fails.Value || len(names)+n == 0 {
 		return nil
+	}
+	who := fmt.Sprintf("%s on PATH %s DNS", count(len(names), "program"), choose(len(names), "asks", "ask"))
+	list := some(names)
+	switch {
+	case len(names) == 0:
+		who, list = fmt.Sprintf("%s here %s DNS", count(n, "running program"), choose(n, "asks", "ask")), some(running)
+	case n > 0:
+		list += "; running: " + some(running)
 	}
 	f := Finding{
 		Severity: Fail,
-		Title: fmt.Sprintf("%s on PATH %s DNS by Go's own resolver and cannot resolve names: %s",
-			count(len(names), "program"), choose(len(names), "asks", "ask"), some(names)),
+		Title:    who + " by Go's own resolver and cannot resolve names: " + list,
 		Subject:  Values{{"programs", names[:min(len(names), mostNamed)]}, {"count", len(names)}},
-		Evidence: Values{{"nameservers", why}},
+		Evidence: Values{{"nameservers", why}, {"running_without_cgo", n}},
 		Why:      "They read resolv.conf, ask the servers in it and nobody else. " + capital(why) + ".",
-		weight:   len(names),
-		fill:     []string{"PROGRAM", names[0]},
+		weight:   len(names) + n,
+	}
+	if len(names) > 0 {
+		f.fill = []string{"PROGRAM", names[0]}
 	}
 	if resolv, ok := v.Names.Resolv.Get(); ok && len(resolv.Servers) == 0 {
 		f.Severity = Warn
@@ -191,8 +201,9 @@ var first = []string{"kubectl", "helm", "terraform", "vault", "consul", "docker"
 // own resolver looks up here. Lifeline does not count itself, and the Go
 // distribution is not what anybody asks about.
 func (v *view) goPrograms() (names []string) {
+	names = []string{}
 	if v.Programs == nil {
-		return nil
+		return names
 	}
 	for i := range v.Programs.Binaries {
 		p := Program{Binary: &v.Programs.Binaries[i]}

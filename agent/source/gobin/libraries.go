@@ -38,7 +38,9 @@ func (s *scan) closure(b *fact.Binary, program linked, origin string) {
 			add(&b.Asks, l.asks, in)
 			add(&b.Own, l.own, in)
 		}
-		b.Loads = b.Loads || at == 0 && l.loads
+		// What libraries of the system load is their own business: it is plug-ins
+		// of theirs. Those that came with the program are the program.
+		b.Loads = b.Loads || l.loads && (at == 0 || !slices.Contains(s.systemDirs(), from))
 		for _, name := range l.needed {
 			if begins(filepath.Base(name), systemLibraries) || len(seen) >= mostNeeded {
 				continue

@@ -257,3 +257,40 @@ func FuzzBus(f *testing.F) {
 		}
 	})
 }
+
+// Everything that is asked ends, answered or not, and nothing stays behind.
+func TestAsk(t *testing.T) {
+	need.Program(t, "getent")
+	conf := &fact.Names{Nameservers: []fact.Nameserver{{Addr: netip.MustParseAddr("127.0.0.1")}, {Addr: netip.MustParseAddr("127.0.0.1")}}}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	began := time.Now()
+	l := Ask(ctx, "localhost", conf)
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("took %v", took)
+	}
+	servers := 0
+	for _, w := range l.Ways {
+		switch {
+		case w.Answer == fact.NotAsked:
+			t.Errorf("not asked: %+v", w)
+		case (w.Kind == fact.WayHosts || w.Kind == fact.WayGetent && w.Family == fact.BothFamilies) && w.Answer != fact.Addresses:
+			t.Errorf("%+v", w)
+		case w.Kind == fact.WayServer:
+			servers++
+		}
+	}
+	if servers != 8 { // four transports, two families; what is listed twice is asked once
+		t.Errorf("%d questions to the nameserver", servers)
+	}
+	ended, end := context.WithCancel(ctx)
+	end()
+	for _, w := range Ask(ended, "db.example", conf).Ways {
+		if w.Answer == fact.Addresses || w.Answer == fact.NotAsked {
+			t.Errorf("after its context ended: %+v", w)
+		}
+	}
+	if l := Ask(ended, "10.0.0.1", conf); len(l.Ways) != 1 || l.Ways[0].Kind != fact.WayAddress {
+		t.Errorf("%+v", l)
+	}
+}
