@@ -63,6 +63,7 @@ var dependencies = map[string]map[string]string{
 		module:                         "the library",
 		module + "/agent":              "agent/lab: machines that die",
 		"github.com/coder/websocket":   "a recipe",
+		"github.com/docker/docker":     "a recipe: the client of the story, of the version that never gives an idle connection back",
 		"github.com/jackc/pgx/v5":      "a recipe",
 		"github.com/redis/go-redis/v9": "a recipe",
 		"google.golang.org/grpc":       "a recipe",

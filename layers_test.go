@@ -107,17 +107,18 @@ var layers = []layer{
 	{"agent/lab/manager", library, []string{"agent/fact", "agent/lab", "bound", "ssh", xcrypto, xsys}, "plays the story of the blocked SSH calls in a lab, with the clients that people have"},
 	{"agent/bench", command, []string{".", "bound", "names", "names/getaddrinfo", "ssh", "ssh/sftp", "agent/*", "agent/act/*", "agent/source/*", xcrypto, xnet, xsys}, "measures it all beside what a user would have instead"},
 
-	{"examples/http", library, nil, "the library with net/http, client and server"},
-	{"examples/postgres", library, []string{"github.com/jackc/pgx"}, "the library with PostgreSQL, by pgx and database/sql"},
-	{"examples/redis", library, []string{"github.com/redis/go-redis"}, "the library with Redis"},
+	{"examples/docker", library, []string{".", "github.com/docker/docker"}, "the library with a Docker client that nobody closes"},
+	{"examples/http", library, []string{"."}, "the library with net/http, client and server"},
+	{"examples/postgres", library, []string{".", "github.com/jackc/pgx"}, "the library with PostgreSQL, by pgx and database/sql"},
+	{"examples/redis", library, []string{".", "github.com/redis/go-redis"}, "the library with Redis"},
 	{"examples/websocket", library, []string{".", "github.com/coder/websocket"}, "the library with WebSocket: heartbeat and reconnects"},
-	{"examples/grpc", library, []string{"google.golang.org/grpc"}, "the library with gRPC"},
+	{"examples/grpc", library, []string{".", "google.golang.org/grpc"}, "the library with gRPC"},
 	{"examples/internal/stage", support, []string{".", "agent/lab", "internal/need"}, "servers on a machine that dies, for the tests of the recipes"},
 }
 
 // testImports is what tests of any package may import beside what it may
 // itself.
-var testImports = []string{"internal/leakcheck", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
+var testImports = []string{"internal/leakcheck", "ledger", "lifelinetest", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
 
 // pureImports is all of the standard library that does no I/O by itself and
 // that pure packages have had a reason to use.

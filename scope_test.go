@@ -129,8 +129,8 @@ func TestScopeEnds(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			t.Parallel()
-			scope := lifeline.NewScope("build 42")
-			dialed, _, ln := bothEnds(t, scope.Context(t.Context()), lifeline.ListenConfig{Scope: scope}, network)
+			scope, server := lifeline.NewScope("build 42"), lifeline.NewScope("server")
+			dialed, _, ln := bothEnds(t, scope.Context(t.Context()), lifeline.ListenConfig{Scope: server}, network)
 			reads, accepts := make(chan error, 1), make(chan error, 1)
 			go func() {
 				_, err := dialed.Read(make([]byte, 1))
@@ -141,13 +141,17 @@ func TestScopeEnds(t *testing.T) {
 				accepts <- err
 			}()
 			time.Sleep(20 * time.Millisecond)
-			if left := scope.Close(); len(left) != 3 {
+			if left := scope.Close(); len(left) != 1 {
+				t.Errorf("closed %+v", left)
+			}
+			read := <-reads
+			if left := server.Close(); len(left) != 2 {
 				t.Errorf("closed %+v", left)
 			}
 			_, write := dialed.Write([]byte("hello"))
 			var dialer lifeline.Dialer
 			_, dial := dialer.DialContext(scope.Context(t.Context()), network, ln.Addr().String())
-			for op, err := range map[string]error{"read": <-reads, "write": write, "accept": <-accepts, "dial": dial} {
+			for op, err := range map[string]error{"read": read, "write": write, "accept": <-accepts, "dial": dial} {
 				var known *lifeline.Error
 				if !errors.As(err, &known) || !errors.Is(err, lifeline.ErrScopeClosed) || known.Op != op || known.Promise != lifeline.Leaks || known.Timeout() {
 					t.Errorf("%s: got %v", op, err)

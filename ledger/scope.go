@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// ErrClosed is what a closed scope answers to whoever opens something in it.
-var ErrClosed = errors.New("the scope is closed")
+// ErrClosed is what a closed scope answers to whoever opens something in it; ask
+// with errors.Is.
+var ErrClosed = errors.New("closed already")
 
 // LimitError says that a scope has as much open as it may.
 type LimitError struct {
@@ -145,7 +146,7 @@ func (s *Scope) close() {
 func (s *Scope) refusal() error {
 	for ; s != nil; s = s.parent {
 		if s.closed {
-			return ErrClosed
+			return fmt.Errorf("scope %q: %w", s.path(), ErrClosed)
 		}
 		if s.limit > 0 && s.open >= s.limit {
 			return s.full()

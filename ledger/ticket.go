@@ -34,7 +34,7 @@ type Ticket struct {
 // is for those who open something by other means and close it by Close.
 //
 // It returns a [*LimitError] when the scope, or one around it, has as much open
-// as it may, and [ErrClosed] when one of them is closed: then what was opened is
+// as it may, and one that is [ErrClosed] when one of them is closed: then what was opened is
 // not in the ledger, and the caller must close it.
 func Enter(ctx context.Context, scope *Scope, op string, what io.Closer) (*Ticket, error) {
 	in, _ := ctx.Value(key{}).(asked)

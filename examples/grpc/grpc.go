@@ -18,6 +18,9 @@ import (
 // text and no cause, so errors.As does not find the *lifeline.Error; its text is
 // that of the error.
 //
+// gRPC dials with a context of its own, in which no call's scope is to be found. A
+// ClientConn belongs to the scope of its dialer: lifeline.Dialer{Scope: scope}.
+//
 // There is no need for grpc.WithKeepaliveParams, and none of its user time-out,
 // which ends slow readers: gRPC sets that on connections of package net only.
 // For a program that hangs on a host that lives, keepalive parameters do what

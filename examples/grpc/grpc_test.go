@@ -3,6 +3,7 @@
 package grpc
 
 import (
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +15,10 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/lifeline-go/lifeline"
 	"github.com/lifeline-go/lifeline/examples/internal/stage"
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
+	"github.com/lifeline-go/lifeline/lifelinetest"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -54,5 +57,39 @@ func TestStream(t *testing.T) {
 	err = stage.Within(t, died, func() error { _, err := stream.Recv(); return err })
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "lifeline: silence: read "+stage.Far+":80: the peer is silent") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A ClientConn for each call, never closed: the scope closes its connection, and
+// NoLeaks would say that its goroutines stay until Close.
+func TestScope(t *testing.T) {
+	lifelinetest.NoLeaks(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, served := grpc.NewServer(), make(chan error, 1)
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	go func() { served <- server.Serve(ln) }()
+	defer func() {
+		server.Stop()
+		<-served
+	}()
+	scope := lifeline.NewScope("call")
+	dialer := lifeline.Dialer{Scope: scope}
+	conn, err := Client("passthrough:///"+ln.Addr().String(), dialer.DialContext, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); err != nil {
+		t.Error(err)
+	}
+	if left := scope.Close(); len(left) != 1 || left[0].Remote != ln.Addr().String() || !strings.HasSuffix(left[0].Site().Function, "/grpc.Client.func1") {
+		t.Errorf("left were %+v", left)
+	}
+	_, err = grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "its scope is closed") {
+		t.Errorf("called after the end of the scope: %v", err)
 	}
 }

@@ -18,6 +18,17 @@ import (
 // the *lifeline.Error. A server that is slow stays: for one that lives and does
 // not answer, a request needs a context with a deadline.
 //
+// A client that is made for one task keeps its connections after it. Let the task
+// have a scope, whose Close closes them and says who asked for them; package http
+// passes the values of a request's context to dial, and with them the scope:
+//
+//	scope := lifeline.NewScope("task")
+//	defer scope.Close()
+//	request, err := http.NewRequestWithContext(scope.Context(ctx), …)
+//
+// A client that several tasks share must not: what one of them dialed the others
+// use. Give its dialer a scope that lives as long: lifeline.Dialer{Scope: …}.
+//
 // Package http itself repeats a request that may be repeated, on another
 // connection, when its connection was an old one and ended before any answer.
 func Client(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {

@@ -7,11 +7,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/lifeline-go/lifeline"
 	"github.com/lifeline-go/lifeline/examples/internal/stage"
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
+	"github.com/lifeline-go/lifeline/lifelinetest"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -100,4 +104,36 @@ func TestServer(t *testing.T) {
 	}
 	died := s.Die()
 	_ = stage.Within(t, died, func() error { <-left; return nil })
+}
+
+// A task makes a client of its own and leaves it. Its scope closes what the client
+// keeps, and says who asked for it.
+func TestScope(t *testing.T) {
+	lifelinetest.NoLeaks(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") }))
+	defer server.Close()
+	task := func(ctx context.Context) error {
+		client := Client(new(lifeline.Dialer).DialContext)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		_, err = io.ReadAll(resp.Body)
+		return err
+	}
+	for range 3 {
+		scope := lifeline.NewScope("task")
+		if err := task(scope.Context(t.Context())); err != nil {
+			t.Error(err)
+		}
+		left := scope.Close()
+		if len(left) != 1 || left[0].Remote != server.Listener.Addr().String() || !strings.HasSuffix(left[0].Site().Function, ".TestScope") {
+			t.Errorf("left were %+v", left)
+		}
+	}
 }

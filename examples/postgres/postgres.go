@@ -24,6 +24,9 @@ type Dial = func(ctx context.Context, network, address string) (net.Conn, error)
 // the *lifeline.Error. A server that thinks for an hour is alive; for that a
 // query needs a context with a deadline.
 //
+// A pool dials for whoever comes first, and others use the connection, so a pool
+// belongs to a scope that lives as long as it: lifeline.Dialer{Scope: scope}.
+//
 // Names are looked up by pgx itself before it dials, so the bound for that is
 // its own: connect_timeout in the URL.
 func Pool(ctx context.Context, url string, dial Dial) (*pgxpool.Pool, error) {

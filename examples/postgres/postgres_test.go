@@ -3,13 +3,18 @@
 package postgres
 
 import (
+	"context"
+	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/lifeline-go/lifeline"
 	"github.com/lifeline-go/lifeline/examples/internal/stage"
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
+	"github.com/lifeline-go/lifeline/lifelinetest"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -92,4 +97,42 @@ func TestDB(t *testing.T) {
 	stage.Silent(t, stage.Within(t, died, func() error { return <-waits }), address)
 	s.Return()
 	ready(t, query) // again, over new connections
+}
+
+// Whoever opens a sql.DB, or a pool, and leaves it: the scope of its dialer closes
+// its connections, and nothing opens new ones.
+func TestScope(t *testing.T) {
+	lifelinetest.NoLeaks(t)
+	s := serve(t)
+	scope := lifeline.NewScope("report")
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) { // as lifeline.Dialer{Scope: scope} does
+		return s.Dial(scope.Context(ctx), network, address)
+	}
+	db, err := DB(url, dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() // its goroutine; NoLeaks would name it
+	query := func(int) error { return db.QueryRowContext(t.Context(), "select 1").Scan(new(int)) }
+	ready(t, query)
+	pool, err := Pool(t.Context(), url, dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if err := pool.QueryRow(t.Context(), "select 1").Scan(new(int)); err != nil {
+		t.Error(err)
+	}
+	left := scope.Close()
+	if len(left) < 2 {
+		t.Errorf("left were %+v", left)
+	}
+	for _, e := range left {
+		if e.Remote != address || e.Scope != "report" {
+			t.Errorf("left was %+v", e)
+		}
+	}
+	if err := query(0); err == nil || !strings.Contains(err.Error(), "its scope is closed") {
+		t.Errorf("asked after the end of the scope: %v", err)
+	}
 }

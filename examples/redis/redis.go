@@ -20,6 +20,9 @@ import (
 // server goes silent, with an error in which errors.As finds the
 // *lifeline.Error. A command that go-redis tries again has the error of its last
 // attempt, which may be that of a new connection: ErrUnanswered.
+//
+// A client dials for whoever comes first, and others use the connection, so a
+// client belongs to a scope that lives as long as it: lifeline.Dialer{Scope: scope}.
 func Client(options redis.Options, dial func(ctx context.Context, network, address string) (net.Conn, error)) *redis.Client {
 	options.Dialer = dial
 	return redis.NewClient(&options)

@@ -3,15 +3,20 @@
 package redis
 
 import (
+	"context"
+	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/lifeline-go/lifeline"
 	"github.com/lifeline-go/lifeline/examples/internal/stage"
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
 	"github.com/lifeline-go/lifeline/internal/need"
+	"github.com/lifeline-go/lifeline/lifelinetest"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -62,4 +67,24 @@ func TestSubscribed(t *testing.T) {
 	died := s.Die()
 	err := stage.Within(t, died, func() error { _, err := sub.Receive(t.Context()); return err })
 	stage.Silent(t, err, address)
+}
+
+// A client for one task, never closed: the scope of its dialer closes what it
+// keeps.
+func TestScope(t *testing.T) {
+	lifelinetest.NoLeaks(t)
+	s, _ := serve(t)
+	scope := lifeline.NewScope("task")
+	client := Client(redis.Options{Addr: address, MaxRetries: -1}, func(ctx context.Context, network, address string) (net.Conn, error) {
+		return s.Dial(scope.Context(ctx), network, address) // as lifeline.Dialer{Scope: scope} does
+	})
+	if err := client.Get(t.Context(), "key").Err(); err != nil {
+		t.Error(err)
+	}
+	if left := scope.Close(); len(left) != 1 || left[0].Remote != address || left[0].Scope != "task" {
+		t.Errorf("left were %+v", left)
+	}
+	if err := client.Get(t.Context(), "key").Err(); err == nil || !strings.Contains(err.Error(), "its scope is closed") {
+		t.Errorf("asked after the end of the scope: %v", err)
+	}
 }
