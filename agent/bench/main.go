@@ -40,6 +40,7 @@ var measurements = []measurement{
 	{"tune", retune, "setting the keepalive of 4,224 connections, with BPF and without"},
 	{"library", library, "what lifeline.Dialer costs beside net.Dialer"},
 	{"names", measureNames, "looking names up with dead and lossy nameservers, beside package net and glibc"},
+	{"run", measureRun, "an unmodified static program on a machine whose nameserver swallows all: with lifeline run and without"},
 	{"ssh", measureSSH, "commands on one connection and on 200 hosts, beside x/crypto/ssh, ssh, clush, pssh and ansible"},
 	{"watch", watch, "what it costs to watch 30,000 connections for silence"},
 }
@@ -62,6 +63,9 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "hold" {
 		return hold(ctx, args[1:])
+	}
+	if len(args) > 0 && args[0] == "program" {
+		return program(ctx, args[1:])
 	}
 	var chosen []measurement
 	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {
