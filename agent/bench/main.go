@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 		return hold(ctx, args[1:])
 	}
 	if len(args) > 0 && args[0] == "program" {
-		return program(ctx, args[1:])
+		return actAs(ctx, args[1:])
 	}
 	var chosen []measurement
 	for len(args) > 0 && !strings.HasPrefix(args[0], "-") {

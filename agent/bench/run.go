@@ -71,7 +71,7 @@ func measureRun(ctx context.Context, args []string) error {
 }
 
 // The nameserver of resolv.conf.
-const deadServer = "10.77.53.53"
+const swallower = "10.77.53.53"
 
 // vpn is the machine.
 type vpn struct {
@@ -84,9 +84,9 @@ type vpn struct {
 
 func newVPN(l *lab.Lab, o runOptions) (*vpn, error) {
 	v := &vpn{runOptions: o, host: l.Host("vpn")}
-	v.host.Run("ip", "addr", "add", deadServer+"/32", "dev", "lo")
-	v.host.Run("iptables", "-A", "INPUT", "-d", deadServer, "-j", "DROP")
-	v.etc = v.host.Etc(map[string]string{"resolv.conf": "nameserver " + deadServer + "\n", "nsswitch.conf": "hosts: files lab dns\n"})
+	v.host.Run("ip", "addr", "add", swallower+"/32", "dev", "lo")
+	v.host.Run("iptables", "-A", "INPUT", "-d", swallower, "-j", "DROP")
+	v.etc = v.host.Etc(map[string]string{"resolv.conf": "nameserver " + swallower + "\n", "nsswitch.conf": "hosts: files lab dns\n"})
 	v.etc.Module("*.corp.example 127.0.0.1\n")
 	var err error
 	if v.dir, err = os.MkdirTemp("", "lifeline-bench-"); err != nil {

@@ -26,9 +26,9 @@ import (
 	"github.com/lifeline-go/lifeline/agent/lab"
 )
 
-// program is what bench runs as users' programs: itself, which is static and so
+// actAs is what bench runs as users' programs: itself, which is static and so
 // has nothing but Go's own resolver.
-func program(ctx context.Context, args []string) error {
+func actAs(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return errors.New("which?")
 	}
