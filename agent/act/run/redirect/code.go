@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,17 @@ const mostMaps = 8 << 20
 // mostPlaces bounds the memory of places; when there are more it forgets all.
 const mostPlaces = 1024
 
+// trusted is how long a thread is taken to be of the same program as before. If
+// it has executed another one meanwhile whose library calls from the very address,
+// that is answered as if it were its own code, which does no harm.
+const trusted = time.Second
+
+// code is what makes a system call.
+type code struct {
+	own     bool   // the program's, and not a library's
+	program string // the path of its executable
+}
+
 // place is an address in processes of one executable.
 type place struct {
 	dev, inode uint64
@@ -34,26 +46,75 @@ type place struct {
 	ip         uint64
 }
 
-// places remembers whose code is where.
-type places struct {
-	mu   sync.Mutex
-	seen map[place]bool
+// caller is an address in a thread.
+type caller struct {
+	tid int
+	ip  uint64
 }
 
-// own reports that the code at ip belongs to the program and not to a library.
-// Code that no file has, such as a packed executable's, is the program's.
-func (p *places) own(tid int, ip uint64) (bool, error) {
+// places remembers whose code is where.
+type places struct {
+	mu      sync.Mutex
+	seen    map[place]code
+	callers map[caller]recent
+}
+
+type recent struct {
+	code
+	until time.Time
+}
+
+// of says whose the code at ip is. Code that no file has, such as a packed
+// executable's, is the program's own.
+func (p *places) of(tid int, ip uint64) (code, error) {
+	now, who := time.Now(), caller{tid, ip}
+	p.mu.Lock()
+	last, ok := p.callers[who]
+	p.mu.Unlock()
+	if ok && now.Before(last.until) {
+		return last.code, nil
+	}
+	c, err := p.look(tid, ip)
+	if err != nil {
+		return c, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.callers == nil || len(p.callers) >= mostPlaces {
+		p.callers = make(map[caller]recent)
+	}
+	p.callers[who] = recent{c, now.Add(trusted)}
+	return c, nil
+}
+
+func (p *places) look(tid int, ip uint64) (code, error) {
 	var exe unix.Stat_t
 	if err := unix.Stat(proc(tid, "exe"), &exe); err != nil {
-		return false, err
+		return code{}, err
 	}
 	here := place{exe.Dev, exe.Ino, exe.Ctim, ip}
 	p.mu.Lock()
-	own, ok := p.seen[here]
+	c, ok := p.seen[here]
 	p.mu.Unlock()
 	if ok {
-		return own, nil
+		return c, nil
 	}
+	own, err := belongs(tid, ip)
+	if err != nil {
+		return code{}, err
+	}
+	c = code{own, executable(tid)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen == nil || len(p.seen) >= mostPlaces {
+		p.seen = make(map[place]code)
+	}
+	p.seen[here] = c
+	return c, nil
+}
+
+// belongs reports that the code at ip is of the file that the program began in.
+func belongs(tid int, ip uint64) (bool, error) {
 	maps, err := readAtMost(proc(tid, "maps"), mostMaps)
 	if err != nil {
 		return false, err
@@ -62,19 +123,12 @@ func (p *places) own(tid int, ip uint64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	code, ok := mapping(maps, ip)
+	at, ok := mapping(maps, ip)
 	if !ok {
 		return false, errors.New("the code that asks is in no mapping")
 	}
 	program, ok := mapping(maps, entry(auxv))
-	own = code == (file{}) || ok && code == program
-	p.mu.Lock()
-	if p.seen == nil || len(p.seen) >= mostPlaces {
-		p.seen = make(map[place]bool)
-	}
-	p.seen[here] = own
-	p.mu.Unlock()
-	return own, nil
+	return at == (file{}) || ok && at == program, nil
 }
 
 // file is what maps say of a file. On overlay file systems that is not what

@@ -182,12 +182,12 @@ func (r *Redirector) wants(c *notify.Call, b []byte) (a address, ok bool) {
 	if !ok || a.Port() != dnsPort || !r.All && !r.servers.has(a.Addr()) {
 		return a, false
 	}
-	own, err := r.places.own(int(c.TID), c.IP)
+	code, err := r.places.of(int(c.TID), c.IP)
 	if err != nil || !r.Listener.Valid(c.ID) {
 		return a, false
 	}
-	if !own {
-		r.Tally.add(r.program(c), Libc)
+	if !code.own {
+		r.Tally.add(code.program, Libc)
 	}
-	return a, own
+	return a, code.own
 }

@@ -93,10 +93,19 @@ func (t *Tally) Counts() []Count {
 
 // program is the path of the executable of whoever made a call.
 func (r *Redirector) program(c *notify.Call) string {
-	path, err := os.Readlink(proc(int(c.TID), "exe"))
-	if err != nil { // it is not ours to look at
+	if code, err := r.places.of(int(c.TID), c.IP); err == nil {
+		return code.program
+	}
+	return executable(int(c.TID))
+}
+
+// executable is the path of a process's, or its name where that is not to be
+// seen.
+func executable(tid int) string {
+	path, err := os.Readlink(proc(tid, "exe"))
+	if err != nil {
 		path = "a process"
-		if comm, err := readAtMost(proc(int(c.TID), "comm"), 64); err == nil {
+		if comm, err := readAtMost(proc(tid, "comm"), 64); err == nil {
 			path = strings.TrimSpace(string(comm))
 		}
 	}
