@@ -229,16 +229,25 @@ func (p *process) forget(c *call) {
 // judge says why the process must end now, because of what it was asked; nil
 // when it need not. p.mu must be locked.
 func (p *process) judge(now time.Time) error {
-	if p.forgotten >= mostForgotten && len(p.calls) == mostAsked {
-		return errStuck // and there is no room for more questions
-	}
-	if p.forgotten == 0 || p.forgotten < len(p.calls) {
+	if p.forgotten == 0 {
 		return nil
 	}
+	slow, stuck := 0, 0
 	for _, c := range p.calls {
-		if now.Sub(c.asked) >= patience {
-			return errStuck // and it costs nobody an answer
+		if !c.forgotten {
+			continue
 		}
+		if age := now.Sub(c.asked); age >= patience {
+			stuck++
+		} else if age >= patience/4 {
+			slow++
+		}
+	}
+	switch {
+	case stuck+slow >= mostForgotten && len(p.calls) == mostAsked:
+		return errStuck // and there is no room for more questions
+	case stuck > 0 && p.forgotten == len(p.calls):
+		return errStuck // and it costs nobody an answer
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ const (
 	recommendedLimit = 30 * time.Second
 
 	retryAfter  = 10 * time.Second
-	mostTries   = 3       // of a question whose process died
+	mostDeaths  = 3       // of processes that a question was asked, and as many in a row that never lived
 	longestName = 1 << 10 // NI_MAXHOST of netdb.h, which is 1025 with the NUL
 )
 
@@ -85,7 +85,8 @@ func (w *Way) Name() string { return "getaddrinfo" }
 // the program. It is killed when all threads are taken and half of them in that
 // way, when nobody waits for any question and one is older than a second, and
 // when it gives no sign of life for a second; those who wait still ask the next
-// one. A question whose program ended three times has failed.
+// one. A question has failed when the program died of itself three times while it
+// was asked.
 func (w *Way) Lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	family, ok := families[network]
 	if !ok {
@@ -97,7 +98,7 @@ func (w *Way) Lookup(ctx context.Context, network, host string) ([]netip.Addr, e
 	ctx, cancel := context.WithTimeout(ctx, orElse(w.Limit, recommendedLimit))
 	defer cancel()
 	start := time.Now()
-	for try := 1; ; try++ {
+	for deaths := 0; ; {
 		p, err := w.process()
 		if err != nil {
 			return nil, failure(host, err)
@@ -108,7 +109,12 @@ func (w *Way) Lookup(ctx context.Context, network, host string) ([]netip.Addr, e
 			return answer.result(host)
 		case ctx.Err() != nil:
 			return nil, tooLate(host, time.Since(start), ctx.Err())
-		case errors.Is(err, net.ErrClosed) || try == mostTries:
+		case errors.Is(err, net.ErrClosed):
+			return nil, failure(host, err)
+		case errors.Is(err, errIdle), errors.Is(err, errStuck), errors.Is(err, errFrozen): // through no fault of this question
+			continue
+		}
+		if deaths++; deaths == mostDeaths {
 			return nil, failure(host, err)
 		}
 	}
@@ -160,7 +166,7 @@ func (w *Way) bury(p *process) {
 		w.stillborn = 0
 		return
 	default:
-		if w.stillborn++; w.stillborn < mostTries {
+		if w.stillborn++; w.stillborn < mostDeaths {
 			return
 		}
 		cause = fmt.Errorf("%w: %w", ErrUnavailable, cause)
