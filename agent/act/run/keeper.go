@@ -179,8 +179,8 @@ func (k *keeping) tell(wait unix.WaitStatus) {
 	case wait.Continued():
 		k.wake()
 	default:
-		close(k.over)
 		_ = k.wire.send(message{Ended: &ended{wait, k.server.report(k.why)}})
+		close(k.over)
 	}
 }
 
