@@ -3,13 +3,16 @@ package lifeline_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/lifeline-go/lifeline"
+	"github.com/lifeline-go/lifeline/internal/need"
 	"github.com/lifeline-go/lifeline/names"
 )
 
@@ -87,6 +90,53 @@ func TestDialAllAddresses(t *testing.T) {
 			t.Error("cancelled before")
 			conn.Close()
 		}
+	}
+}
+
+// Connections that come too late are closed.
+func TestDialClosesWhatIsLate(t *testing.T) {
+	first, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(first.Addr().(*net.TCPAddr).Port)
+	second, err := net.Listen("tcp", "127.0.0.2:"+port)
+	need.Feature(t, "a second address of loopback", err)
+	var working sync.WaitGroup
+	for _, ln := range []net.Listener{first, second} {
+		defer ln.Close()
+		working.Go(func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				working.Go(func() {
+					_, _ = io.Copy(io.Discard, conn) // to its end
+					conn.Close()
+				})
+			}
+		})
+	}
+	dialer := lifeline.Dialer{
+		Names: book(map[string][]string{"two.test": {"127.0.0.1", "127.0.0.2"}}),
+		Net:   net.Dialer{FallbackDelay: 1}, // at once
+	}
+	for range 50 {
+		conn, err := dialer.Dial("tcp", "two.test:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+	}
+	first.Close()
+	second.Close()
+	ended := make(chan struct{})
+	go func() { working.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("a connection that nobody has is open")
 	}
 }
 
