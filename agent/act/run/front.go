@@ -149,6 +149,7 @@ func (f *front) wait(ctx context.Context) (Status, Report, error) {
 			case m.Continued:
 				_ = f.wire.send(message{Continued: true})
 			case m.Ended != nil:
+				signal.Ignore(unix.SIGTTOU) // a report may go to a terminal whose foreground is another group
 				return statusOf(m.Ended.Wait), m.Ended.Report, nil
 			}
 		}
@@ -176,8 +177,7 @@ func (f *front) alone(ctx context.Context) (Status, Report, error) {
 	events := make(chan unix.WaitStatus)
 	go func() {
 		defer close(events)
-		r := reaper{program: f.server.PID, deadline: time.Now().Add(adoption)}
-		r.run(func(wait unix.WaitStatus) { events <- wait })
+		watch(f.server.PID, time.Now().Add(adoption), func(wait unix.WaitStatus) { events <- wait })
 	}()
 	for {
 		select {

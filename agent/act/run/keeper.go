@@ -141,13 +141,11 @@ func (k *keeping) started(pid int, process *os.File, err error) error {
 // keep serves until nobody is left.
 func (k *keeping) keep() {
 	go k.server.standBy(k.wire, k.keeper, k.env, k.gone, k.heard)
-	r := reaper{program: k.server.PID}
-	if k.server.Way == Proxy {
-		r.run(k.tell)
-		return
+	go reap(k.server.PID)
+	watch(k.server.PID, time.Time{}, k.tell)
+	for k.server.Way == Proxy && known(k.server.Token) {
+		time.Sleep(time.Second)
 	}
-	go r.run(k.tell)
-	<-k.over
 	k.server.unused()
 }
 
