@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
@@ -20,6 +21,10 @@ const (
 	// its clients together unless told otherwise. Whoever leaves more idle to one
 	// address does not reuse what it has.
 	idleMany = 100
+
+	// idleWasted: with so many idle a pool has no reason to open one more. Fewer may
+	// belong to several clients of one program.
+	idleWasted = 20
 
 	// unixMany: for unix sockets the kernel keeps no times, so only the number
 	// speaks; a program that talks to a local daemon needs a handful.
@@ -37,11 +42,12 @@ var idleCrowd = Rule{
 	Sees:    []string{"sockets", "owners"},
 	Meaning: `One process keeps many connections to the same peer and uses none of them: the picture of a client that is built for every operation and never closed. Left alone it ends at the file limit, of this process or of the peer.
 
-TCP: raised for at least 100 established connections that a process opened to one address and port and on which no data went either way for 5 minutes, which is beyond the idle timeout of every usual pool. Connections that it accepted are left out: idle clients are a server's trade. Opened since the earlier look although so many lie idle is the strongest sign and said in the evidence.
+TCP: raised for at least 100 established connections that a process opened to one address and port and on which no data went either way for 5 minutes, which is beyond the idle timeout of every usual pool. Connections that it accepted are left out: idle clients are a server's trade. Opened since the earlier look although so many lie idle is the strongest sign and said in the evidence; where it was seen, 20 that lie idle are enough: whoever has a pool takes one of those before opening another.
 
 Unix sockets: the kernel keeps no times of use for them, so only the number can speak. Raised for at least 100 connections of one process to one listener that were all there in the earlier look too; without one, nothing is said. The process at the other end is named.`,
 	Wrong: `A pool sized over 100 and idle at night looks the same, and so does a load generator or a proxy with one connection for each of its own clients.`,
 	Fix: []string{
+		"lifeline leaks --pid PID --for 10m names the line of code that opens them",
 		"make one client and reuse it for every operation, or close it after each",
 		"give pools an idle timeout and a size: http.Transport.IdleConnTimeout and MaxIdleConnsPerHost, sql.DB.SetConnMaxIdleTime in Go",
 		"lifeline census --by process,peer shows how many there are; run it twice to see them grow",
@@ -117,7 +123,7 @@ func (v *view) idleTCP() []idle {
 		g.count++
 		g.shortest, g.longest = min(g.shortest, since), max(g.longest, since)
 	}
-	keys = slices.DeleteFunc(keys, func(k key) bool { return index[k].count < idleMany })
+	keys = slices.DeleteFunc(keys, func(k key) bool { return index[k].count < idleWasted })
 	if len(keys) > 0 && v.Earlier != nil {
 		for i := range v.conns {
 			c := &v.conns[i]
@@ -128,7 +134,9 @@ func (v *view) idleTCP() []idle {
 	}
 	groups := make([]idle, 0, len(keys))
 	for _, k := range keys {
-		groups = append(groups, *index[k])
+		if g := index[k]; g.count >= idleMany || g.opened > 0 {
+			groups = append(groups, *g)
+		}
 	}
 	return groups
 }
@@ -192,6 +200,7 @@ func (v *view) idleFinding(g *idle) Finding {
 		Subject:  v.about(g.pid).add("peer", g.remote.String()).add("netns", g.netns).add("count", g.count),
 		Evidence: Values{{"idle_seconds", seconds(g.shortest)}, {"longest_idle_seconds", seconds(g.longest)}}.some("opened_meanwhile", g.opened),
 		Why:      "It opened them and uses none, which is what a client that is built for every operation and never closed leaves behind." + v.openedMeanwhile(g),
+		fill:     []string{"PID", strconv.Itoa(int(g.pid))},
 		weight:   g.count,
 	}
 	return f
@@ -212,6 +221,7 @@ func (v *view) unixFinding(g *idle) Finding {
 		Evidence: Values{{"idle_seconds", nil}, {"unchanged_seconds", seconds(v.elapsed)}}.some("opened_meanwhile", g.opened),
 		Why: "One process needs a handful of connections to a local daemon. The kernel keeps no times for unix sockets, so how long they are idle is not known; none of them was closed between the two looks." +
 			v.openedMeanwhile(g),
+		fill:   []string{"PID", strconv.Itoa(int(g.pid))},
 		weight: g.count,
 	}
 }

@@ -9,49 +9,45 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
 
-// requester returns the calls from where a socket was opened to who asked for it, and
-// the innermost of them that is the program's own code. Where the goroutine that
-// opened it was begun by a library, who asked is in the one that began it.
+// requester returns the calls from where a socket was opened to who asked for it,
+// and the innermost of them that is the program's own code. Where the goroutine
+// that opened it was begun by a library, who asked is in the one that began it.
 func requester(one *fact.Opening, module string) (chain []fact.Call, asked fact.Call, unknown string) {
-	traces := append([]*fact.Trace{one.At}, one.Asked...)
-	for i, t := range traces {
+	own := func(c fact.Call) bool {
+		p := c.Package()
+		return p == "main" || module != "" && (p == module || strings.HasPrefix(p, module+"/")) && !vendored(p)
+	}
+	unknown = "who asked for it did so in another goroutine"
+	for _, t := range append([]*fact.Trace{one.At}, one.Asked...) {
 		if len(t.Calls) == 0 {
 			unknown = t.Unknown
 			break
 		}
 		chain = append(chain, t.Calls...)
-		if c, ok := ownCall(t.Calls, module); ok {
+		if c, ok := asking(t.Calls, own); ok {
 			asked = c
 		}
-		if t.Cut || !Library(t.Calls[len(t.Calls)-1]) {
+		if outermost := t.Calls[len(t.Calls)-1]; t.Cut || own(outermost) {
+			unknown = t.Unknown
 			break
 		}
-		if i == len(traces)-1 {
-			unknown = "who asked for it did so in another goroutine"
-		}
 	}
-	if asked.Func == "" {
-		at := slices.IndexFunc(chain, func(c fact.Call) bool { return !Library(c) })
-		if at >= 0 {
-			asked = chain[at]
-		}
-	} else {
-		unknown = ""
+	if asked.Func != "" {
+		return chain, asked, ""
 	}
-	if asked.Func == "" && unknown == "" {
-		unknown = one.At.Unknown
+	if n := len(chain); n > 0 && !Library(chain[n-1]) { // nothing of it is the program's own, by name
+		asked, _ = asking(chain, func(c fact.Call) bool { return !Library(c) && !clientCall(c) })
 	}
 	return chain, asked, unknown
 }
 
-// ownCall is the innermost call of the program's own packages. One that a client
+// asking is the innermost call of the program's own packages. One that a client
 // library calls, to dial, is none: who asked is who called the library.
-func ownCall(calls []fact.Call, module string) (found fact.Call, ok bool) {
+func asking(calls []fact.Call, own func(fact.Call) bool) (found fact.Call, ok bool) {
 	through := true // a client library has been called since
 	for _, c := range calls {
-		p := c.Package()
 		switch {
-		case p == "main" || module != "" && (p == module || strings.HasPrefix(p, module+"/")) && !vendored(p):
+		case own(c):
 			if through {
 				found, ok, through = c, true, false
 			}
@@ -89,7 +85,7 @@ func openedAt(t *fact.Trace) fact.Call {
 // site is one line of the result. It is left out when nothing of it is open.
 func (w *LeakWatch) site(groups []*siteGroup) (s LeakSite, ok bool) {
 	g := groups[0]
-	s = LeakSite{PID: g.key.pid, AskedBy: g.key.asked, Stack: g.chain, Unknown: g.chainUnknown, Accepted: g.key.accepted}
+	s = LeakSite{PID: g.key.pid, AskedBy: g.asked, Stack: g.chain, Unknown: g.chainUnknown, Accepted: g.key.accepted}
 	s.Peer, s.Peers = peersText(groups)
 	var born []time.Duration
 	clients, used := make(map[uint64]bool), make(map[fact.Call]int)
@@ -109,7 +105,7 @@ func (w *LeakWatch) site(groups []*siteGroup) (s LeakSite, ok bool) {
 				clients[one.Client] = true
 			}
 			if one.UsedBy != nil {
-				if c, ok := ownCall(one.UsedBy.Calls, program.Module); ok {
+				if c, ok := user(one.UsedBy.Calls); ok {
 					used[c]++
 				}
 			}
@@ -133,6 +129,15 @@ func (w *LeakWatch) site(groups []*siteGroup) (s LeakSite, ok bool) {
 	s.Left = left(&program, s.Open, w.last.Now-born[0], s.Verdict)
 	s.Diagnosis = diagnosis(&s, &program)
 	return s, true
+}
+
+// user is the innermost call that is of no library.
+func user(calls []fact.Call) (c fact.Call, ok bool) {
+	at := slices.IndexFunc(calls, func(c fact.Call) bool { return !Library(c) })
+	if at < 0 {
+		return c, false
+	}
+	return calls[at], true
 }
 
 func (w *LeakWatch) idleness(s *LeakSite, one *fact.Opening) {
@@ -231,7 +236,7 @@ func cause(s *LeakSite, p *fact.Opener) string {
 		return "the bodies of responses are not closed, so their connections can serve no other request: read the body to its end and close it"
 	case what == "":
 		return "the connections are not closed: close each when it has served its purpose"
-	case s.Clients > 1 && s.Clients >= s.Open:
+	case s.Clients > 1 && s.Clients*s.PerOperation() >= s.Open:
 		return fmt.Sprintf("%s is built each time (%s for %s) and never closed: build one and reuse it, or call %s", what, count(s.Clients, "http.Transport"), count(s.Open, "connection"), end)
 	case s.AskedBy.Func == "":
 		return fmt.Sprintf("%s is built each time and never closed: build one and reuse it, or call %s. Which code does so is told when the program is started with GODEBUG=tracebackancestors=10 (lifeline leaks -- CMD does that), or with --pid", what, end)

@@ -76,10 +76,10 @@ type LeakWatch struct {
 	last   *fact.Openings
 }
 
-// siteKey is code of a process, and whom it opens sockets to.
+// siteKey is a function of a process, and whom it opens sockets to.
 type siteKey struct {
 	pid      int32
-	asked    fact.Call
+	asked    string    // function
 	at       fact.Call // where it is not known who asked
 	peer     string
 	accepted bool
@@ -88,6 +88,7 @@ type siteKey struct {
 // siteGroup is what was seen of them.
 type siteGroup struct {
 	key          siteKey
+	asked        fact.Call // the line, of the first socket
 	opened       int
 	last         time.Duration // when a socket of it was open
 	epochs       map[int64]int // how many were opened in each period
@@ -158,13 +159,13 @@ func (w *LeakWatch) Look(o *fact.Openings) {
 
 func (w *LeakWatch) group(one *fact.Opening, module string) *siteGroup {
 	chain, asked, unknown := requester(one, module)
-	key := siteKey{pid: one.PID, asked: asked, peer: peerName(one), accepted: one.Accepted}
+	key := siteKey{pid: one.PID, asked: asked.Func, peer: peerName(one), accepted: one.Accepted}
 	if asked.Func == "" {
 		key.at = openedAt(one.At)
 	}
 	g := w.groups[key]
 	if g == nil {
-		g = &siteGroup{key: key, epochs: make(map[int64]int), traces: make(map[*fact.Trace]bool), chain: chain, chainUnknown: unknown}
+		g = &siteGroup{key: key, asked: asked, epochs: make(map[int64]int), traces: make(map[*fact.Trace]bool), chain: chain, chainUnknown: unknown}
 		w.groups[key] = g
 	}
 	g.traces[one.At] = true

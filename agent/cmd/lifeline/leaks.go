@@ -59,8 +59,8 @@ func newLeaks() *cobra.Command {
 	flags.DurationVar(&f.idle, "idle", verdict.LeakIdle, "a socket that nobody used for so long is idle")
 	flags.Int32Var(&f.pid, "pid", 0, "only this process")
 	flags.StringVar(&f.process, "process", "", "only processes of this `name`")
-	flags.BoolVar(&f.watch, "watch", false, "look until interrupted, and print each finding as it is made")
-	flags.BoolVar(&f.all, "all", false, "show also code against which nothing speaks")
+	flags.BoolVar(&f.watch, "watch", false, "look until interrupted, and print each leak as it is found, with --all also suspects")
+	flags.BoolVar(&f.all, "all", false, "show also code against which nothing speaks; always with CMD")
 	flags.BoolVar(&f.light, "light", false, "do not look at what is sent and received: idle is known of TCP only, and not who used it")
 	flags.StringVar(&f.failOn, "fail-on", "fail", "exit with 1 from this `severity` on: fail (a leak) or warn (a suspect)")
 	cmd.Annotations = map[string]string{exitCodes: "0 no leak, 1 leaks, 2 wrong usage, 3 could not look; with CMD its own"}
@@ -200,7 +200,7 @@ func (w *leaksWatch) tell(ctx context.Context, o *fact.Openings) error {
 		w.told = make(map[string]verdict.LeakVerdict)
 	}
 	for _, s := range w.verdict.Sites() {
-		if s.Verdict > w.told[s.Key()] {
+		if s.Verdict > w.told[s.Key()] && (s.Verdict == verdict.Leaking || w.flags.all) {
 			news = append(news, s)
 			w.told[s.Key()] = s.Verdict
 		}

@@ -26,6 +26,7 @@ const (
 	DockerLeaks = "docker-leaks" // agent OPERATIONS PAUSE, with github.com/docker/docker v20.10.27
 	DockerHeals = "docker-heals" // the same with github.com/moby/moby/client v0.6.2
 	Standard    = "std"          // several leaks with the standard library alone
+	Healthy     = "healthy"      // several programs that leak nothing, with github.com/jackc/pgx/v5
 	GRPC        = "grpc"         // a connection for each call, with google.golang.org/grpc
 )
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,13 +27,23 @@ type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 	out   bytes.Buffer // of its standard error
+	lines atomic.Int64 // of its standard output
 }
+
+// Write counts lines.
+func (p *process) Write(b []byte) (int, error) {
+	p.lines.Add(int64(bytes.Count(b, []byte("\n"))))
+	return len(b), nil
+}
+
+// said is how many lines it has printed.
+func (p *process) said() int { return int(p.lines.Load()) }
 
 // begin starts a program that gets a signal when this process dies. The kernel
 // sends it when the thread ends that started it, so that one waits.
 func begin(cmd *exec.Cmd, last syscall.Signal) (*process, error) {
 	p := &process{cmd: cmd, ended: make(chan struct{})}
-	cmd.Stderr, cmd.WaitDelay = &p.out, time.Second
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p, &p.out, time.Second
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -129,7 +140,6 @@ func docker(ctx context.Context, dir string) (socket string, daemon *process, er
 func agent(path, socket string, operations int, every time.Duration) (*process, error) {
 	cmd := exec.Command(path, fmt.Sprint(operations), every.String())
 	cmd.Env = append(cmd.Environ(), "DOCKER_HOST=unix://"+socket)
-	cmd.Stdout = nil
 	return begin(cmd, syscall.SIGKILL)
 }
 

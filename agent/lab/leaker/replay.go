@@ -147,7 +147,7 @@ func (r *Replay) watch(ctx context.Context, o *node.Openers, runs []Run) error {
 		}
 		if done || runs[0].Found.OK {
 			for i := range runs {
-				runs[i].Took, runs[i].Sockets, runs[i].Builds = since, sockets(int(runs[i].pid)), 1+int(since/r.Every)
+				runs[i].Took, runs[i].Sockets, runs[i].Builds = since, sockets(int(runs[i].pid)), runs[i].agent.said()
 			}
 			return nil
 		}
@@ -177,7 +177,7 @@ func (r *Replay) judge(ctx context.Context, o *node.Openers, w *verdict.LeakWatc
 				}
 				for _, s := range w.Sites() {
 					if s.PID == run.pid && s.Verdict == verdict.Leaking {
-						run.Found, run.FoundAt, run.Site = fact.Seen(since), 1+int(since/r.Every), &s
+						run.Found, run.FoundAt, run.Site = fact.Seen(since), s.Operations, &s
 						r.Event(Event{run.With, since, "a leak: " + s.Diagnosis})
 					}
 				}
