@@ -41,11 +41,7 @@ const lookupTime = 3 * time.Second
 // Names looks at how names are resolved on this machine, and at nothing else.
 func (n *Node) Names(ctx context.Context, w Naming) (*fact.Machine, error) {
 	l := look{Machine: &fact.Machine{Host: hostname()}}
-	if len(w.Lookup) > 0 {
-		l.lookups(ctx, w)
-	} else {
-		l.names(ctx, w)
-	}
+	l.names(ctx, w)
 	l.Time = time.Now()
 	return l.Machine, ctx.Err()
 }
@@ -58,14 +54,23 @@ func hostname() string {
 	return host
 }
 
-// names reads how names are resolved and, where that is wanted, asks each
-// nameserver one question, and those that answer it badly or not at all three
-// more. Only where none answers well do the programs on the machine matter.
+// names reads how names are resolved, and asks what is to be asked.
 func (l *look) names(ctx context.Context, w Naming) {
 	names, blind := dnsconf.Read("")
 	names.Environment = w.Environment
 	l.Names = &names
 	l.blind(blind...)
+	if len(w.Lookup) > 0 {
+		l.lookups(ctx, w)
+	} else {
+		l.nameservers(ctx, w)
+	}
+}
+
+// nameservers asks each nameserver one question, where that is wanted, and those
+// that answer it badly or not at all three more. Only where none answers well do
+// the programs on the machine matter.
+func (l *look) nameservers(ctx context.Context, w Naming) {
 	found := make(chan struct{})
 	look := func() {
 		defer close(found)
@@ -77,13 +82,13 @@ func (l *look) names(ctx context.Context, w Naming) {
 		go look()
 	}
 	if w.Probe {
-		dnsconf.AskAll(ctx, &names, answerTime)
-		dnsconf.AskAgain(ctx, &names, answerTime)
+		dnsconf.AskAll(ctx, l.Names, answerTime)
+		dnsconf.AskAgain(ctx, l.Names, answerTime)
 	}
 	switch {
 	case w.Always:
 		<-found
-	case w.Probe && len(w.Places) > 0 && !anyGood(&names):
+	case w.Probe && len(w.Places) > 0 && !anyGood(l.Names):
 		look()
 	}
 }
@@ -100,10 +105,6 @@ func anyGood(names *fact.Names) bool {
 
 // lookups asks for names in every way.
 func (l *look) lookups(ctx context.Context, w Naming) {
-	names, blind := dnsconf.Read("")
-	names.Environment = w.Environment
-	l.Names = &names
-	l.blind(blind...)
 	within, cancel := context.WithTimeout(ctx, cmp.Or(max(w.Within, 0), lookupTime))
 	defer cancel()
 	scanning, enough := context.WithCancel(within)
@@ -120,10 +121,10 @@ func (l *look) lookups(ctx context.Context, w Naming) {
 	l.Lookups = make([]fact.Lookup, len(w.Lookup))
 	var wg sync.WaitGroup
 	for i, name := range w.Lookup {
-		wg.Go(func() { l.Lookups[i] = nameways.Ask(within, name, &names) })
+		wg.Go(func() { l.Lookups[i] = nameways.Ask(within, name, l.Names) })
 	}
 	wg.Wait()
-	answersOf(&names, l.Lookups)
+	answersOf(l.Names, l.Lookups)
 	if !slices.ContainsFunc(l.Lookups, lostOnGo) {
 		enough()
 	}

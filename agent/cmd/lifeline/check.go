@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,18 +29,18 @@ type checkFlags struct {
 func newCheck() *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
-		Use:   "check",
+		Use:   "check [NAME…]",
 		Short: "Says what is wrong, why, how long it would go unnoticed, and what to do",
 		Long: "Looks at this machine for about a second and says which of the four promises are broken: by what\n" +
 			"was seen, why, for how long it would go unnoticed, and what to do. At the end it says what it could\n" +
 			"not see. It sends one question to each nameserver, and to one that does not answer well three more, and\n" +
-			"nothing else.",
+			"nothing else. Of the names it is given it says why they do not resolve; lifeline names NAME shows how.",
 		Example: "  lifeline check                     look for a second\n" +
 			"  lifeline check --for 10s           look longer: rates are surer\n" +
 			"  lifeline check --only silence      one promise; or a rule, such as S002\n" +
+			"  lifeline check api.corp.example    and whether this name resolves in every way\n" +
 			"  lifeline check --json --no-probe   for programs, without any traffic",
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd, &f) },
+		RunE: func(cmd *cobra.Command, args []string) error { return runCheck(cmd, &f, args) },
 	}
 	flags := cmd.Flags()
 	flags.DurationVar(&f.look, "for", time.Second, "how long to look")
@@ -50,7 +51,7 @@ func newCheck() *cobra.Command {
 	return cmd
 }
 
-func runCheck(cmd *cobra.Command, f *checkFlags) error {
+func runCheck(cmd *cobra.Command, f *checkFlags, names []string) error {
 	threshold, err := verdict.ParseSeverity(f.failOn)
 	if err != nil {
 		return usageError{fmt.Errorf("--fail-on %q is no severity: take fail, warn or info", f.failOn)}
@@ -62,12 +63,20 @@ func runCheck(cmd *cobra.Command, f *checkFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if f.noProbe && len(names) > 0 {
+		return usageError{errors.New("--no-probe sends nothing, so that no name can be looked up: leave out one of them")}
+	}
+	asked := naming(!f.noProbe)
+	if err := lookUp(&asked, names); err != nil {
+		return err
+	}
 	n := node.New()
 	defer n.Close()
-	m, err := n.Watch(cmd.Context(), f.look, node.Want{Full: true, Naming: naming(!f.noProbe), Goroutines: goroutinesOf(keep)})
+	m, err := n.Watch(cmd.Context(), f.look, node.Want{Full: true, Naming: asked, Goroutines: goroutinesOf(keep)})
 	if err != nil {
 		return blindError{err}
 	}
+	asTyped(m, names)
 	findings := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return !keep(f.Code, f.Promise) })
 	if asJSON(cmd) {
 		err = show.CheckJSON(cmd.OutOrStdout(), m, findings, false)

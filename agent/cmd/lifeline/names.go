@@ -106,17 +106,32 @@ func runAsking(cmd *cobra.Command, f *namesFlags) error {
 // questions.
 const mostNames = 16
 
-func runLookups(cmd *cobra.Command, args []string) error {
-	if len(args) > mostNames {
-		return usageError{fmt.Errorf("%d names are too many: take up to %d at a time", len(args), mostNames)}
+// lookUp adds names that are to be looked up.
+func lookUp(w *node.Naming, names []string) error {
+	if len(names) > mostNames {
+		return usageError{fmt.Errorf("%d names are too many: take up to %d at a time", len(names), mostNames)}
 	}
-	w := naming(false)
-	for _, name := range args {
+	for _, name := range names {
 		ascii, err := nameways.ASCII(name)
 		if err != nil {
 			return usageError{fmt.Errorf("%q is %w", name, err)}
 		}
 		w.Lookup = append(w.Lookup, ascii)
+	}
+	return nil
+}
+
+// asTyped gives lookups the names that were typed, in whatever letters.
+func asTyped(m *fact.Machine, names []string) {
+	for i := range m.Lookups {
+		m.Lookups[i].Name = names[i]
+	}
+}
+
+func runLookups(cmd *cobra.Command, args []string) error {
+	w := naming(false)
+	if err := lookUp(&w, args); err != nil {
+		return err
 	}
 	n := node.New()
 	defer n.Close()
@@ -124,9 +139,7 @@ func runLookups(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return blindError{err}
 	}
-	for i := range m.Lookups {
-		m.Lookups[i].Name = args[i]
-	}
+	asTyped(m, args)
 	meaning := ofNames(m)
 	slices.SortStableFunc(meaning, func(a, b verdict.Finding) int { // what is said of the name itself first
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), aboutName(a)-aboutName(b))

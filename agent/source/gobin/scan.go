@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -92,6 +93,7 @@ type scan struct {
 type candidate struct {
 	path, called string
 	asked        bool // named by itself, not found in a directory
+	link         bool // a symbolic link
 }
 
 // inodeOf is what makes two names one file.
@@ -99,27 +101,70 @@ type inodeOf struct{ dev, inode uint64 }
 
 // candidates lists the files that may be executed, each once.
 func (s *scan) candidates(places []string) []candidate {
-	at := make(map[inodeOf]int)
+	seen, real := make(map[inodeOf]bool), make(map[string]bool)
 	var list []candidate
 	for _, place := range places {
-		found, err := bounded.Do(&hangs, place, func() (map[inodeOf][]candidate, error) { return within(place) })
+		dir, entries, err := entriesOf(place)
+		if real[dir] {
+			continue
+		}
+		real[dir] = true
+		found := make(map[inodeOf][]candidate)
+		for chunk := range slices.Chunk(entries, 50) { // a call that may hang has little to do
+			var named []identified
+			if err == nil {
+				named, err = bounded.Do(&hangs, place, func() ([]identified, error) { return theirFiles(chunk), nil })
+			}
+			for _, c := range named {
+				found[c.id] = append(found[c.id], c.candidate)
+			}
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.unseen(place, err)
 		}
-		ids := make([]inodeOf, 0, len(found))
-		for id := range found {
-			ids = append(ids, id)
-		}
-		slices.SortFunc(ids, func(a, b inodeOf) int { return cmp.Compare(found[a][0].path, found[b][0].path) })
+		ids := slices.SortedFunc(maps.Keys(found), func(a, b inodeOf) int { return cmp.Compare(found[a][0].path, found[b][0].path) })
 		for _, id := range ids {
-			if _, known := at[id]; known {
-				continue
+			if !seen[id] {
+				seen[id] = true
+				list = append(list, preferred(found[id]))
 			}
-			at[id] = len(list)
-			list = append(list, preferred(found[id]))
 		}
 	}
 	return list
+}
+
+// entriesOf lists a directory, or the one file, and returns where it really is.
+func entriesOf(place string) (real string, list []candidate, err error) {
+	type listed struct {
+		real    string
+		entries []candidate
+	}
+	l, err := bounded.Do(&hangs, place, func() (l listed, err error) {
+		if l.real, err = filepath.EvalSymlinks(place); err != nil {
+			return l, err
+		}
+		info, err := os.Stat(l.real)
+		if err != nil || !info.IsDir() {
+			l.entries = []candidate{{path: place, called: filepath.Base(place), asked: true}}
+			return l, err
+		}
+		dir, err := os.Open(l.real)
+		if err != nil {
+			return l, err
+		}
+		defer dir.Close()
+		entries, err := dir.ReadDir(mostFiles)
+		if err == io.EOF {
+			err = nil
+		}
+		for _, e := range entries {
+			if e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0 {
+				l.entries = append(l.entries, candidate{path: filepath.Join(l.real, e.Name()), called: e.Name(), link: e.Type()&fs.ModeSymlink != 0})
+			}
+		}
+		return l, err
+	})
+	return l.real, l.entries, err
 }
 
 // preferred chooses among the names of one file: its own before those of links.
@@ -151,50 +196,28 @@ func reason(err error) string {
 	return fact.Printable(err.Error())
 }
 
-// within lists the executable files of a directory, or the one file, by inode.
-// A link leads to its file.
-func within(place string) (map[inodeOf][]candidate, error) {
-	info, err := os.Stat(place)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return map[inodeOf][]candidate{identityOf(info): {{place, filepath.Base(place), true}}}, nil
-	}
-	dir, err := os.Open(place)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	real, err := filepath.EvalSymlinks(place)
-	if err != nil {
-		return nil, err
-	}
-	found := make(map[inodeOf][]candidate)
-	for len(found) <= mostFiles {
-		entries, err := dir.ReadDir(1000)
-		for _, entry := range entries {
-			path := filepath.Join(real, entry.Name())
-			info, err := os.Stat(path)
-			if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+// identified is a candidate with what makes two names one file.
+type identified struct {
+	candidate
+	id inodeOf
+}
+
+// theirFiles returns those of the candidates that may be executed, or that were
+// asked for; a link becomes the file that it leads to.
+func theirFiles(list []candidate) (found []identified) {
+	for _, c := range list {
+		info, err := os.Stat(c.path)
+		if err != nil || !c.asked && (!info.Mode().IsRegular() || info.Mode()&0o111 == 0) {
+			continue
+		}
+		if c.link {
+			if c.path, err = filepath.EvalSymlinks(c.path); err != nil {
 				continue
 			}
-			if entry.Type()&fs.ModeSymlink != 0 {
-				if path, err = filepath.EvalSymlinks(path); err != nil {
-					continue
-				}
-			}
-			id := identityOf(info)
-			found[id] = append(found[id], candidate{path: path, called: entry.Name()})
 		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return found, err
-		}
+		found = append(found, identified{c, identityOf(info)})
 	}
-	return found, nil
+	return found
 }
 
 func identityOf(info os.FileInfo) inodeOf {
