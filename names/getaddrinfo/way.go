@@ -27,7 +27,7 @@ func init() { names.Register(System) }
 // ErrUnavailable is the error where the program that asks cannot be run, such as
 // where vm.memfd_noexec is 2, /proc is not mounted, or there is no dynamic
 // loader. The text around it says which. It is an [errors.ErrUnsupported], and
-// is found again without trying anew for [retryAfter].
+// is remembered for 10 s.
 var ErrUnavailable error = unavailable{}
 
 type unavailable struct{}
