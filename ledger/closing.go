@@ -1,8 +1,12 @@
 package ledger
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
-// patience is how long a scope waits for what cannot be closed at once, twice.
+// patience is how long a scope waits for what cannot be closed at once; it does so
+// three times at most.
 const patience = 100 * time.Millisecond
 
 // closeAll closes what tickets are for, and returns when that is done or
@@ -10,42 +14,33 @@ const patience = 100 * time.Millisecond
 // program gave to a RawConn runs, and other people's may wait for anything. So
 // it is done by one goroutine, and from where that hangs by one for each.
 func closeAll(tickets []*Ticket) {
-	if len(tickets) == 0 {
-		return
-	}
-	work, closed := make(chan *Ticket), make(chan struct{})
+	var next atomic.Int64
+	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		for t := range work {
-			t.close()
+		for i := next.Add(1) - 1; int(i) < len(tickets); i = next.Add(1) - 1 {
+			tickets[i].close()
 		}
 	}()
-	rest := hand(tickets, work)
-	close(work)
-	last := closed
-	if len(rest) > 0 {
-		last = closeEach(rest)
-	}
-	select {
-	case <-last:
-	case <-time.After(patience):
-	}
-}
-
-// hand gives one ticket after the other to who closes them, and returns what is
-// left when one of them takes too long.
-func hand(tickets []*Ticket, work chan<- *Ticket) []*Ticket {
-	slow := time.NewTimer(patience)
-	defer slow.Stop()
-	for i, t := range tickets {
+	look := time.NewTicker(patience)
+	defer look.Stop()
+	for before := int64(-1); ; {
 		select {
-		case work <- t:
-			slow.Reset(patience)
-		case <-slow.C:
-			return tickets[i:]
+		case <-closed:
+			return
+		case <-look.C:
 		}
+		if now := next.Load(); now != before {
+			before = now
+			continue
+		}
+		rest := min(int(next.Swap(int64(len(tickets)))), len(tickets)) // the one that hangs takes none of them
+		select {
+		case <-closeEach(tickets[rest:]):
+		case <-look.C:
+		}
+		return
 	}
-	return nil
 }
 
 // closeEach closes each by a goroutine of its own.

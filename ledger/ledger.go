@@ -131,10 +131,10 @@ func Most() (open int, most Frame, of int) {
 
 // describe returns the entries of tickets, in the order of opening.
 func describe(tickets []*Ticket) []Entry {
+	slices.SortFunc(tickets, func(a, b *Ticket) int { return cmp.Compare(a.id, b.id) })
 	all := make([]Entry, 0, len(tickets))
 	for _, t := range tickets {
 		all = append(all, t.entry())
 	}
-	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }

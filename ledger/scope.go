@@ -115,9 +115,9 @@ func (s *Scope) Open() []Entry {
 // it, and returns what that was. From then on nothing can be opened in it. Read
 // and Write of what it closed return an error that says so.
 //
-// It waits for nobody. What cannot be closed at once, because the program holds
-// a lock of it, is closed when that is over; Close returns after a fifth of a
-// second at most. What was written is still sent, in the background.
+// It waits for nobody: for what cannot be closed at once, because the program
+// holds a lock of it, 0.3 s in all at most. That is closed when the lock is free.
+// What was written is still sent, in the background.
 func (s *Scope) Close() []Entry {
 	book.mu.Lock()
 	s.close()
