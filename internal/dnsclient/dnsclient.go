@@ -22,7 +22,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 )
 
@@ -112,7 +111,7 @@ func Dial(ctx context.Context, transport Transport, server netip.AddrPort) (*Con
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", server.String())
 	if err != nil {
-		return nil, err
+		return nil, because(ctx, err)
 	}
 	if transport == TLS {
 		// Opportunistic privacy, RFC 7858 section 4.1: resolv.conf has no name
@@ -155,13 +154,18 @@ func (c *Conn) Exchange(ctx context.Context, query []byte) ([]byte, error) {
 		answer, err = c.overStream(sent, id, asked)
 	}
 	if err != nil {
-		if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-			err = errors.Join(context.Cause(ctx), err)
-		}
-		return nil, err
+		return nil, because(ctx, err)
 	}
 	copy(answer[:2], query[:2])
 	return answer, nil
+}
+
+// because adds why the context ended, where that is what ended the exchange.
+func because(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return errors.Join(context.Cause(ctx), err)
 }
 
 func (c *Conn) overUDP(query []byte, id uint16, asked question) ([]byte, error) {
