@@ -50,6 +50,17 @@
 // wait for nameservers that are dead. Package
 // [github.com/lifeline-go/lifeline/names] has it for everything else.
 //
+// Leaks: everything that a [Dialer], [Listen] or [Wrap] opened is in package
+// [github.com/lifeline-go/lifeline/ledger] until it is closed, with the line that
+// opened it. A [Scope] closes what is left open in it, whoever opened it:
+//
+//	scope := lifeline.NewScope("build 42")
+//	defer scope.Close()
+//	err := run(scope.Context(ctx))
+//
+// Package [github.com/lifeline-go/lifeline/lifelinetest] fails tests that leave
+// something open.
+//
 // The lifeline command, which looks at a whole machine from outside, is the
 // module github.com/lifeline-go/lifeline/agent.
 package lifeline

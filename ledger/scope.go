@@ -160,18 +160,23 @@ const enough = 1000
 
 // full returns the error of a scope that has reached its limit.
 func (s *Scope) full() error {
-	count, most := make(map[*stack]int), (*stack)(nil)
+	type opener struct {
+		stack *stack
+		asked uintptr
+	}
+	e, count := &LimitError{Scope: s.path(), Limit: s.limit}, make(map[opener]int)
+	var most *Ticket
 	for i, t := range s.tickets(nil) {
 		if i == enough {
 			break
 		}
-		if count[t.stack]++; most == nil || count[t.stack] > count[most] {
-			most = t.stack
+		by := opener{t.stack, t.asked}
+		if count[by]++; count[by] > e.Of {
+			most, e.Of = t, count[by]
 		}
 	}
-	e := &LimitError{Scope: s.path(), Limit: s.limit}
 	if most != nil {
-		e.Most, e.Of = Site(most.frames()), count[most]
+		e.Most = most.entry().Site()
 	}
 	return e
 }

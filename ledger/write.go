@@ -96,7 +96,7 @@ func Write(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	now, open, lost := time.Now(), Open(), Dropped()
 	all := groups(open)
-	fmt.Fprintf(out, "%d open, in %d groups\n\n", len(open), len(all))
+	fmt.Fprintf(out, "open: %d, in groups: %d\n\n", len(open), len(all))
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "#\tCOUNT\tOPENED BY\tPEER\tSCOPE\tOLDEST\tNONE USED FOR")
 	for i, g := range all {

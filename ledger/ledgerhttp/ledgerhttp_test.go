@@ -33,7 +33,7 @@ func TestHandler(t *testing.T) {
 	if code != http.StatusOK || !strings.HasPrefix(kind, "text/plain") {
 		t.Errorf("got %d, %s", code, kind)
 	}
-	for _, part := range []string{"3 open, in 1 groups", "COUNT", "build 42", "ledgerhttp_test.TestHandler ledgerhttp_test.go:", "\tgithub.com/lifeline-go/lifeline/ledger/ledgerhttp_test.TestHandler\n"} {
+	for _, part := range []string{"open: 3, in groups: 1", "COUNT", "build 42", "ledgerhttp_test.TestHandler ledgerhttp_test.go:", "\tgithub.com/lifeline-go/lifeline/ledger/ledgerhttp_test.TestHandler\n"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("%q is not in:\n%s", part, text)
 		}
