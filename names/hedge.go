@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,12 @@ func hedge(ctx context.Context, servers []*server, ask func(ctx context.Context,
 	if len(servers) == 0 {
 		return reply{}, errNoServers
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	cancel := context.CancelFunc(nil)
+	if _, ok := ctx.Deadline(); ok {
+		ctx, cancel = context.WithCancel(ctx)
+	} else {
+		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
+	}
 	defer cancel()
 	h := hedging{servers: inOrder(servers), results: make(chan outcome, max(tries, 3*len(servers)))}
 	defer h.settle()
@@ -55,6 +61,9 @@ func hedge(ctx context.Context, servers []*server, ask func(ctx context.Context,
 				timer.Reset(wait)
 			}
 		case o := <-h.results:
+			if errors.Is(o.err, os.ErrDeadlineExceeded) {
+				continue // the deadline of its socket is that of ctx, which is over too in a moment
+			}
 			a := &h.attempts[o.attempt]
 			a.over = true
 			if o.err == nil {

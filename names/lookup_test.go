@@ -293,6 +293,20 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// It is a timeout too where only nameservers were asked.
+func TestBoundOfNameservers(t *testing.T) {
+	t.Parallel()
+	r := resolver(t, nil, nil, serve(t, silence))
+	r.Timeout = 200 * time.Millisecond
+	for i := range 10 {
+		_, err := r.Lookup(t.Context(), "ip", fmt.Sprintf("n%d.corp", i))
+		var e *net.DNSError
+		if !errors.As(err, &e) || !e.IsTimeout || e.IsNotFound || !strings.Contains(err.Error(), "no answer") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 // A system that is stuck costs one lookup some patience, and then none.
 func TestStuckSystem(t *testing.T) {
 	t.Parallel()

@@ -294,12 +294,15 @@ func (x *race) failure(cause error) error {
 		errs = append(errs, errors.New("no way to look it up: nsswitch.conf asks sources that only the system knows, and it cannot be asked"))
 	}
 	var texts []string
+	timeout := cause != nil
 	for _, err := range errs {
+		var one *net.DNSError
+		timeout = timeout || errors.As(err, &one) && one.IsTimeout // the bound came while it reported
 		texts = append(texts, err.Error())
 	}
 	return &net.DNSError{
 		Err: strings.Join(texts, "; "), Name: x.host, UnwrapErr: errors.Join(append(errs, cause)...),
-		IsTimeout: cause != nil, IsTemporary: true,
+		IsTimeout: timeout, IsTemporary: true,
 	}
 }
 

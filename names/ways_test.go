@@ -245,6 +245,10 @@ func TestServer(t *testing.T) {
 	expect(t, way, "ip6", "fd77::1")
 	expect(t, names.Server(serve(t, zone(nil)).addr), "ip", "")
 	expect(t, names.Server(serve(t, func(q *asked) [][]byte { return q.code(dnsmessage.RCodeServerFailure) }).addr), "ip", "?")
+	began := time.Now() // without a deadline of its own
+	if got, err := names.Server(serve(t, silence).addr).Lookup(context.Background(), "ip", "db.corp"); err == nil || time.Since(began) > long {
+		t.Errorf("%v, %v after %v", got, err, time.Since(began))
+	}
 	if name := names.Server(netip.MustParseAddrPort("10.0.0.53:53")).Name(); name != "udp 10.0.0.53" {
 		t.Error(name)
 	}
