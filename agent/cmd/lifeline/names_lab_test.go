@@ -360,7 +360,7 @@ func TestNamesTellsTheStory(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	stdout, stderr, code, took := o.lifeline("names", "api.lab")
-	if code != exitFindings || took > 10*time.Second || !strings.Contains(stdout, "nameserver 10.77.4.53: by eth0, on the link\n") || !strings.Contains(stdout, "fail N006 api.lab: the operating system answers") {
+	if code != exitFindings || took > 30*time.Second || !strings.Contains(stdout, "nameserver 10.77.4.53: by eth0, on the link\n") || !strings.Contains(stdout, "fail N006 api.lab: the operating system answers") {
 		t.Errorf("exit code %d after %v:\n%s%s", code, took, stdout, stderr)
 	}
 	t.Logf("after %v:\n%s", took, stdout)

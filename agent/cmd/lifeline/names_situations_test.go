@@ -235,7 +235,7 @@ func TestNamesTellsTheSituation(t *testing.T) {
 					t.Errorf("%s for %s: %s, want %s", a[0], a[1], got, a[2])
 				}
 			}
-			if took > 15*time.Second { // 3 s, and a machine that has other things to do
+			if took > 30*time.Second { // 3 s, and a machine that has other things to do
 				t.Errorf("took %v", took)
 			}
 		})
