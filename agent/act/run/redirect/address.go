@@ -5,6 +5,7 @@ package redirect
 import (
 	"encoding/binary"
 	"net/netip"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,16 +64,18 @@ func (a address) put(b []byte) {
 	copy(b[4:8], addr[:])
 }
 
-// addressOf is what a socket says of itself or its peer.
-func addressOf(sa unix.Sockaddr, err error) (a address, ok bool) {
-	if err != nil {
+// localAddress and peerAddress are what a socket says of itself and its peer; ok
+// is false when it has none, or one of another family. Package unix asks twice
+// for each.
+func localAddress(fd int) (a address, ok bool) { return addressOf(unix.SYS_GETSOCKNAME, fd) }
+func peerAddress(fd int) (a address, ok bool)  { return addressOf(unix.SYS_GETPEERNAME, fd) }
+
+func addressOf(nr uintptr, fd int) (a address, ok bool) {
+	var b [unix.SizeofSockaddrAny]byte
+	length := uint32(len(b))
+	_, _, errno := unix.RawSyscall(nr, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&length)))
+	if errno != 0 {
 		return a, false
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return address{netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), false}, true
-	case *unix.SockaddrInet6:
-		return address{netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)), true}, true
-	}
-	return a, false
+	return parseAddress(b[:min(int(length), len(b))])
 }

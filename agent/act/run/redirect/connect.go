@@ -73,7 +73,7 @@ func (r *Redirector) lead(c *notify.Call, fd int, a address, stream bool) answer
 		// A signal interrupted the call when all was done but the answer, and the
 		// program makes it again (before Linux 5.19; or the supervisor was lost).
 		// EINTR is of a signal to Lifeline.
-		if peer, ok := addressOf(unix.Getpeername(fd)); ok && peer.AddrPort == to.AddrPort {
+		if peer, ok := peerAddress(fd); ok && peer.AddrPort == to.AddrPort {
 			err = nil
 		} else if err != unix.EISCONN {
 			err = unix.EINPROGRESS
@@ -163,7 +163,7 @@ func (r *Redirector) stubFor(a address) address {
 // allow tells the stub of the port that a socket has; ok is false when it has
 // none.
 func (r *Redirector) allow(fd int, stream, whole bool) (ok bool) {
-	local, ok := addressOf(unix.Getsockname(fd))
+	local, ok := localAddress(fd)
 	if !ok || local.Port() == 0 {
 		return false
 	}
@@ -193,7 +193,7 @@ func inspect(fd int) (s socket, err error) {
 	if !s.stream && protocol != unix.IPPROTO_UDP {
 		return s, errNoInet
 	}
-	local, ok := addressOf(unix.Getsockname(fd))
+	local, ok := localAddress(fd)
 	if !ok {
 		return s, errNoInet
 	}

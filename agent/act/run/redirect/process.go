@@ -109,7 +109,7 @@ func Possible() error {
 	var major, minor int
 	if err := unix.Uname(&name); err == nil {
 		if n, _ := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); n == 2 && (major < 5 || major == 5 && minor < 9) {
-			return fmt.Errorf("Linux %d.%d is older than 5.9: %w", major, minor, errors.ErrUnsupported)
+			return fmt.Errorf("this is Linux %d.%d, and it takes 5.9: %w", major, minor, errors.ErrUnsupported)
 		}
 	}
 	probe := []byte{0}
