@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/lifeline-go/lifeline/bound"
@@ -130,9 +131,19 @@ func (p Policy) settled() Policy {
 // keepAlive returns the options that notice a silent peer of an idle connection
 // a little sooner than Silence.
 func (p Policy) keepAlive() bound.Options {
-	o, _ := bound.Within(p.settled().Silence - late) // at least 5.5 s, which is enough for four probes
-	return o
+	if silence := p.settled().Silence; silence != defaultSilence {
+		o, _ := bound.Within(silence - late) // at least 5.5 s, which is enough for four probes
+		return o
+	}
+	return recommended()
 }
+
+// recommended is kept because every dial asks for it, and bound.Within takes some
+// microseconds to weigh the ways to keep a bound.
+var recommended = sync.OnceValue(func() bound.Options {
+	o, _ := bound.Within(defaultSilence - late)
+	return o
+})
 
 // keepAliveConfig returns the same for package net.
 func (p Policy) keepAliveConfig() net.KeepAliveConfig {
