@@ -24,7 +24,7 @@ var getentPaths = []string{"/usr/bin/getent", "/bin/getent", "/run/current-syste
 var children = make(chan struct{}, 16)
 
 // errVague is a no that may as well be a failure.
-var errVague = errors.New("getent found nothing, and does not say whether there is nothing")
+var errVague = errors.New("found nothing, and does not say whether there is nothing")
 
 // Getent returns the way that starts getent(1), which asks the C library, for
 // each lookup. At the end of its context the child is killed.

@@ -293,6 +293,18 @@ func TestBound(t *testing.T) {
 	}
 }
 
+// An error says of each way why it could not find out.
+func TestErrorText(t *testing.T) {
+	t.Parallel()
+	refusing := serve(t, func(q *asked) [][]byte { return q.code(dnsmessage.RCodeRefused) })
+	r := resolver(t, nil, []names.Way{broken()}, refusing)
+	_, err := r.Lookup(t.Context(), "ip", "db.corp")
+	want := "lookup db.corp: broken: broken; dns: udp " + refusing.addr.String() + ": answers REFUSED"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
 // It is a timeout too where only nameservers were asked.
 func TestBoundOfNameservers(t *testing.T) {
 	t.Parallel()

@@ -150,19 +150,22 @@ func (r *Resolver) Close() {
 	}
 }
 
-// failure is why a way could not find out. It says so without the addresses,
-// which are in the name of the way.
+// failure is why a way could not find out. It says so without the addresses and
+// the name, which its reader knows.
 type failure struct {
 	way string
 	err error
 }
 
 func (f *failure) Error() string {
-	var op *net.OpError
-	if errors.As(f.err, &op) && op.Err != nil {
-		return f.way + ": " + op.Err.Error()
+	text := f.err.Error()
+	switch err := f.err.(type) {
+	case *net.OpError:
+		text = err.Err.Error()
+	case *net.DNSError:
+		text = err.Err
 	}
-	return f.way + ": " + strings.ReplaceAll(f.err.Error(), "\n", "; ")
+	return f.way + ": " + strings.ReplaceAll(text, "\n", "; ")
 }
 
 func (f *failure) Unwrap() error { return f.err }
