@@ -19,6 +19,21 @@ func ExampleDialer() {
 	_ = client
 }
 
+// What is dialed with the context of a scope, by whoever does it, is closed with
+// the scope, which says who left it open.
+func ExampleNewScope() {
+	build := func(ctx context.Context) error { return nil } // which calls what others wrote
+	scope := lifeline.NewScope("build 42")
+	defer func() {
+		for _, left := range scope.Close() {
+			fmt.Println("left open:", left.Remote, "by", left.Site())
+		}
+	}()
+	if err := build(scope.Context(context.Background())); err != nil {
+		fmt.Println(err)
+	}
+}
+
 // What the recommended policy gives depends on the system only where a peer does
 // not read.
 func ExamplePolicy_Bound() {
