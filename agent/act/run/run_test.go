@@ -153,7 +153,7 @@ func TestTrees(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, onlyDead)
 	b.well(b.run(b.front(nil, "/bin/bash", "-c", b.binary()+" client a.lab; ("+b.binary()+" client b.lab) & wait; "+b.binary()+" client c.lab | cat")), addresses)
-	python := need.Program(t, "/usr/bin/python3")
+	python := need.Program(t, "/usr/bin/python3") // not one of a directory that nobody may enter
 	b.well(b.run(b.front(nil, python, "-c", "import subprocess,sys; sys.exit(subprocess.call(['"+b.binary()+"','client','d.lab']))")), addresses)
 }
 
