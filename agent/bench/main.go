@@ -42,6 +42,7 @@ var measurements = []measurement{
 	{"names", measureNames, "looking names up with dead and lossy nameservers, beside package net and glibc"},
 	{"run", measureRun, "an unmodified static program on a machine whose nameserver swallows all: with lifeline run and without"},
 	{"ledger", measureLedger, "what it costs to list the connections of a program, beside net.Dialer"},
+	{"leaks", measureLeaks, "what it costs to watch who opens sockets, and to read it"},
 	{"ssh", measureSSH, "commands on one connection and on 200 hosts, beside x/crypto/ssh, ssh, clush, pssh and ansible"},
 	{"watch", watch, "what it costs to watch 30,000 connections for silence"},
 }

@@ -37,9 +37,9 @@ var (
 // hook attaches to the cgroup hooks of the whole machine. The iterator runs once
 // before: the programs learn from it whose PID namespace they count in.
 func (s *Sockets) hook(o Options) (err error) {
-	s.dump, err = link.AttachIter(link.IterOptions{Program: s.loaded.Programs[openerProgDump], Map: s.loaded.Maps[openerMapBirths]})
+	s.dump, err = link.AttachIter(link.IterOptions{Program: s.loaded.Programs[openerProgDump]})
 	if err != nil {
-		return fmt.Errorf("attach to iter/bpf_sk_storage_map: %w", err)
+		return fmt.Errorf("attach to iter/task_file: %w", err)
 	}
 	root, err := rootCgroup()
 	if err != nil {

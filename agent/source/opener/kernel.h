@@ -93,8 +93,11 @@ struct file {
 	struct inode *f_inode;
 };
 
+struct sock;
+
 struct socket {
 	struct file *file;
+	struct sock *sk;
 };
 
 /* include/net/net_namespace.h */
@@ -152,17 +155,18 @@ struct unix_sock {
 	struct sock *peer;
 };
 
-/* net/core/bpf_sk_storage.c */
+/* kernel/bpf/task_iter.c */
 struct seq_file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
 };
 
-struct bpf_iter__bpf_sk_storage_map {
+struct bpf_iter__task_file {
 	struct bpf_iter_meta *meta;
-	struct sock *sk;
-	void *value;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
 };
 
 /* kernel/trace/trace.h */

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/source/opener"
+)
+
+// What watching who opens sockets may cost.
+const (
+	connectAim = 2 * time.Microsecond
+	dumpAim    = 50 * time.Millisecond
+	dumpSize   = 10_000
+	dumpStacks = 10_000
+)
+
+// measureLeaks measures what it costs to watch who opens sockets: without, with
+// the hooks that lifeline leaks always has, and with those for the last use.
+func measureLeaks(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("leaks", flag.ContinueOnError)
+	rounds := flags.Int("rounds", 9, "times that each is run, in turn; the median counts")
+	crowd := flags.Int("sockets", 200_000, "how many are open, of several processes, when the largest pass is measured")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "lifeline-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := leaksCosts(dir, *rounds); err != nil {
+		return err
+	}
+	return leaksPasses(ctx, dir, *crowd)
+}
+
+// leaksWays are the ways to be measured beside each other.
+var leaksWays = []struct {
+	name string
+	open func() (*opener.Sockets, error)
+}{
+	{"without", func() (*opener.Sockets, error) { return nil, nil }},
+	{"with the hooks", func() (*opener.Sockets, error) { return opener.Open(opener.Options{}) }},
+	{"and the last use", func() (*opener.Sockets, error) { return opener.Open(opener.Options{Uses: true}) }},
+}
+
+func leaksCosts(dir string, rounds int) error {
+	server, err := newLeaksServer(dir)
+	if err != nil {
+		return err
+	}
+	defer server.close()
+	loads := []struct {
+		name string
+		run  func() (time.Duration, error)
+	}{{"connect(2), unix", server.connect}, {"getppid(2)", getppid}, {"HTTP request, kept alive", server.request}}
+	took := make([][][]time.Duration, len(loads))
+	for i := range took {
+		took[i] = make([][]time.Duration, len(leaksWays))
+	}
+	for range rounds {
+		for j, way := range leaksWays {
+			s, err := way.open()
+			if err != nil {
+				return err
+			}
+			for i := range loads {
+				d, err := loads[i].run()
+				if err != nil {
+					return err
+				}
+				took[i][j] = append(took[i][j], d)
+			}
+			if s != nil {
+				if err := s.Close(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	t := newTable("watching who opens sockets, medians of %d rounds in turn", rounds)
+	for i := range loads {
+		base := median(took[i][0])
+		t.row(loads[i].name+", "+leaksWays[0].name, fine(base), "-", 0)
+		for j := 1; j < len(leaksWays); j++ {
+			more := median(took[i][j]) - base
+			measured := fmt.Sprintf("%s (%+d ns, %+.1f %%)", fine(base+more), more.Nanoseconds(), 100*float64(more)/float64(base))
+			aim, ratio := "+0", 0.0
+			switch {
+			case i == 0:
+				aim, ratio = "+"+fine(connectAim), float64(more)/float64(connectAim)
+			case i == 2:
+				aim, ratio = "+1 %", float64(more)/(0.01*float64(base))
+			}
+			t.row(loads[i].name+", "+leaksWays[j].name, measured, aim, max(ratio, 0))
+		}
+	}
+	return t.print()
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+func fine(d time.Duration) string {
+	return fmt.Sprintf("%.3f µs", float64(d)/float64(time.Microsecond))
+}
+
+// leaksServer is what is connected to.
+type leaksServer struct {
+	path   string
+	unix   net.Listener
+	http   *http.Server
+	client *http.Client
+	url    string
+}
+
+func newLeaksServer(dir string) (*leaksServer, error) {
+	s := &leaksServer{path: filepath.Join(dir, "s"), client: &http.Client{Transport: &http.Transport{}}}
+	var err error
+	if s.unix, err = net.Listen("unix", s.path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.unix.Close()
+		return nil, err
+	}
+	s.url = "http://" + l.Addr().String()
+	s.http = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "well") })}
+	go s.http.Serve(l)
+	return s, nil
+}
+
+func (s *leaksServer) close() {
+	s.client.CloseIdleConnections()
+	s.http.Close()
+	s.unix.Close()
+}
+
+// connect is what one connect(2) takes. Nobody accepts: the queue is emptied by
+// closing.
+func (s *leaksServer) connect() (time.Duration, error) {
+	const n = 2000
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	to := &unix.SockaddrUnix{Name: s.path}
+	var all []time.Duration
+	for range n {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return 0, err
+		}
+		begin := time.Now()
+		err = unix.Connect(fd, to)
+		all = append(all, time.Since(begin))
+		unix.Close(fd)
+		if err != nil {
+			return 0, err
+		}
+		c, err := s.unix.Accept()
+		if err != nil {
+			return 0, err
+		}
+		c.Close()
+	}
+	return median(all), nil
+}
+
+func getppid() (time.Duration, error) {
+	const n = 200_000
+	begin := time.Now()
+	for range n {
+		unix.Getppid()
+	}
+	return time.Since(begin) / n, nil
+}
+
+func (s *leaksServer) request() (time.Duration, error) {
+	const n = 3000
+	all := make([]time.Duration, 0, n)
+	for range n {
+		begin := time.Now()
+		r, err := s.client.Get(s.url)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return 0, err
+		}
+		r.Body.Close()
+		all = append(all, time.Since(begin))
+	}
+	return median(all), nil
+}
+
+// leaksPasses measures how long it takes to read who opened what, and that what
+// is kept has a bound.
+func leaksPasses(ctx context.Context, dir string, crowd int) error {
+	s, err := opener.Open(opener.Options{})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	t := newTable("reading who opened what")
+	keys, err := manyStacks(s, filepath.Join(dir, "t"))
+	if err != nil {
+		return err
+	}
+	kept := 0
+	for _, key := range keys {
+		if _, ok := s.Stack(key); ok {
+			kept++
+		}
+	}
+	t.row("different stacks kept", fmt.Sprint(kept), fmt.Sprintf("≥ %d", dumpStacks), float64(kept)/float64(dumpStacks))
+	for _, n := range []int{dumpSize, crowd} {
+		if err := leaksPass(ctx, s, t, n); err != nil {
+			return err
+		}
+	}
+	return t.print()
+}
+
+func leaksPass(ctx context.Context, s *opener.Sockets, t *table, n int) error {
+	const each = 16_000 // of the 20,000 files that a process may have
+	var all holders
+	defer func() { all.stop() }()
+	for left := n; left > 0; left -= each {
+		h, err := startHolder(ctx, nil, "pairs", "unix", strconv.Itoa(min(left, each)))
+		if err != nil {
+			return err
+		}
+		all = append(all, h)
+	}
+	var took []time.Duration
+	var list []opener.Socket
+	for range 5 {
+		begin := time.Now()
+		var err error
+		if list, err = s.Read(list[:0]); err != nil {
+			return err
+		}
+		took = append(took, time.Since(begin))
+	}
+	sockets, stacks := s.Dropped()
+	aim := time.Duration(0)
+	if n == dumpSize {
+		aim = dumpAim
+	}
+	t.took(fmt.Sprintf("%d sockets (%d not noted, %d stacks)", len(list), sockets, stacks), best(took), aim)
+	return nil
+}
+
+// manyStacks opens and closes sockets at 10,000 stacks, and returns their keys.
+func manyStacks(s *opener.Sockets, path string) (keys []uint64, err error) {
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	to := &unix.SockaddrUnix{Name: path}
+	seen := make(map[uint64]bool)
+	const batch = 100
+	for i := 0; i < dumpStacks; i += batch {
+		var fds []int
+		for k := i; k < i+batch; k++ {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return nil, err
+			}
+			fds = append(fds, fd)
+			if err := left(k, 14, fd, to); err != nil {
+				return nil, err
+			}
+		}
+		list, err := s.Read(nil)
+		if err != nil {
+			return nil, err
+		}
+		for k := range list {
+			if list[k].PID == int32(os.Getpid()) && list[k].How == opener.Connected {
+				seen[list[k].Opened] = true
+			}
+		}
+		for _, fd := range fds {
+			unix.Close(fd)
+			c, err := l.Accept()
+			if err != nil {
+				return nil, err
+			}
+			c.Close()
+		}
+	}
+	for key := range seen {
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// left and right call each other by the bits of k, so that each k has a stack of
+// its own.
+//
+//go:noinline
+func left(k, depth, fd int, to unix.Sockaddr) error { return further(k, depth, fd, to) }
+
+//go:noinline
+func right(k, depth, fd int, to unix.Sockaddr) error { return further(k, depth, fd, to) }
+
+//go:noinline
+func further(k, depth, fd int, to unix.Sockaddr) error {
+	switch {
+	case depth == 0:
+		return unix.Connect(fd, to)
+	case k&1 == 0:
+		return left(k>>1, depth-1, fd, to)
+	}
+	return right(k>>1, depth-1, fd, to)
+}
