@@ -276,10 +276,14 @@ func (o *Openers) Look(ctx context.Context) (*fact.Openings, error) {
 	}
 	o.room = list
 	all := &fact.Openings{Now: monotonic() - o.began}
-	if o.sockets.ByInode() {
-		if list, err = o.fill(ctx, list); err != nil {
-			return nil, err
-		}
+	switch {
+	case o.sockets.ByInode():
+		list, err = o.fill(ctx, list)
+	case !o.want.Uses:
+		err = o.used(ctx, list)
+	}
+	if err != nil {
+		return nil, err
 	}
 	made := make(map[*fact.Trace]uint64)
 	for i := range list {

@@ -12,6 +12,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/source/goroutines"
 	"github.com/lifeline-go/lifeline/agent/source/opener"
 	"github.com/lifeline-go/lifeline/agent/source/procfs"
+	"github.com/lifeline-go/lifeline/agent/source/sockdiag"
 )
 
 const (
@@ -216,6 +217,31 @@ func httpWaits(g *fact.Goroutines) (w fact.HTTPWaits) {
 	return w
 }
 
+// lastUse is what the kernel says of TCP without being watched.
+func lastUse(one *opener.Socket, s *fact.Socket, now time.Duration) {
+	if s.Conn != nil {
+		one.Used = max(now-min(s.Conn.LastSent, s.Conn.LastReceived), one.Born+1)
+	}
+}
+
+// used adds when TCP connections were last used.
+func (o *Openers) used(ctx context.Context, list []opener.Socket) error {
+	m, err := o.node.Look(ctx, Want{Sockets: sockdiag.Want{TCP: true}})
+	if err != nil {
+		return err
+	}
+	now, index := monotonic(), make(map[uint32]*opener.Socket, len(list))
+	for i := range list {
+		index[list[i].Inode] = &list[i]
+	}
+	for i := range m.Sockets {
+		if one := index[m.Sockets[i].Inode]; one != nil {
+			lastUse(one, &m.Sockets[i], now)
+		}
+	}
+	return nil
+}
+
 // fill adds what the kernel does not keep with records by inode, and forgets
 // those whose socket is gone.
 func (o *Openers) fill(ctx context.Context, list []opener.Socket) ([]opener.Socket, error) {
@@ -241,9 +267,7 @@ func (o *Openers) fill(ctx context.Context, list []opener.Socket) ([]opener.Sock
 		if end := index[s.PeerInode]; s.Path == "" && end != nil {
 			one.Path = end.Path
 		}
-		if s.Conn != nil {
-			one.Used = max(now-min(s.Conn.LastSent, s.Conn.LastReceived), one.Born+1)
-		}
+		lastUse(&one, s, now)
 		left = append(left, one)
 	}
 	o.sockets.Forget(gone)

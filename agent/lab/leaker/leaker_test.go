@@ -187,6 +187,22 @@ func check(t *testing.T, s verdict.LeakSite, ok bool, asked, why, peer string, s
 	}
 }
 
+// Without watching what is sent and received, the kernel's own times do, for TCP.
+func TestLightly(t *testing.T) {
+	need.Root(t)
+	t.Parallel()
+	path := build(t, Build{}, Standard)
+	server, address := start(t, true, nil, path, "serve", "tcp", "127.0.0.1:0")
+	pid, _ := start(t, false, []string{ancestors}, path, "client", "tcp", address, "30", pause.String())
+	n := node.New()
+	defer n.Close()
+	o, err := n.Openers(node.OpenersWant{Only: func(p int32, _ string) bool { return p == pid }})
+	need.Feature(t, "BPF in cgroups", err)
+	defer o.Close()
+	site, ok := watch(t, o, pid, verdict.Leaking)
+	check(t, site, ok, "main.request", "an HTTP client", address, server)
+}
+
 // Connections that a handler hijacks and nobody closes have the handler's name.
 func TestHijackedConnections(t *testing.T) {
 	need.Root(t)
