@@ -191,10 +191,13 @@ func place(c fact.Call) string {
 		return ""
 	}
 	dir, file := path.Split(c.File)
-	if dir = path.Base(dir); dir == "." || dir == "/" {
-		return fmt.Sprintf("%s:%d", file, c.Line)
+	if c.Line != 0 {
+		file = fmt.Sprintf("%s:%d", file, c.Line)
 	}
-	return fmt.Sprintf("%s/%s:%d", dir, file, c.Line)
+	if dir = path.Base(dir); dir == "." || dir == "/" {
+		return file
+	}
+	return dir + "/" + file
 }
 
 // goroutineJSON is verdict.Waiter in JSON.

@@ -12,11 +12,7 @@ import (
 // requester returns the calls from where a socket was opened to who asked for it,
 // and the innermost of them that is the program's own code. Where the goroutine
 // that opened it was begun by a library, who asked is in the one that began it.
-func requester(one *fact.Opening, module string) (chain []fact.Call, asked fact.Call, unknown string) {
-	own := func(c fact.Call) bool {
-		p := c.Package()
-		return p == "main" || module != "" && (p == module || strings.HasPrefix(p, module+"/")) && !vendored(p)
-	}
+func requester(one *fact.Opening, own func(fact.Call) bool) (chain []fact.Call, asked fact.Call, unknown string) {
 	unknown = "who asked for it did so in another goroutine"
 	for _, t := range append([]*fact.Trace{one.At}, one.Asked...) {
 		if len(t.Calls) == 0 {
@@ -24,11 +20,14 @@ func requester(one *fact.Opening, module string) (chain []fact.Call, asked fact.
 			break
 		}
 		chain = append(chain, t.Calls...)
+		if t.Unknown != "" { // not Go
+			return chain, foreign(t.Calls), t.Unknown
+		}
 		if c, ok := asking(t.Calls, own); ok {
 			asked = c
 		}
 		if outermost := t.Calls[len(t.Calls)-1]; t.Cut || own(outermost) {
-			unknown = t.Unknown
+			unknown = ""
 			break
 		}
 	}
@@ -39,6 +38,37 @@ func requester(one *fact.Opening, module string) (chain []fact.Call, asked fact.
 		asked, _ = asking(chain, func(c fact.Call) bool { return !Library(c) && !clientCall(c) })
 	}
 	return chain, asked, unknown
+}
+
+// ownOf tells the program's own calls, by its main module.
+func ownOf(module string) func(fact.Call) bool {
+	return func(c fact.Call) bool {
+		p := c.Package()
+		return p == "main" || module != "" && (p == module || strings.HasPrefix(p, module+"/")) && !vendored(p)
+	}
+}
+
+// ownPath is the functions of the program's own on the way to a socket: what one
+// function opens for several others is not one.
+func ownPath(chain []fact.Call, own func(fact.Call) bool) string {
+	var names []string
+	for _, c := range chain {
+		if own(c) {
+			names = append(names, c.Func)
+		}
+	}
+	return strings.Join(names, "<")
+}
+
+// foreign is the innermost call of a program that is not Go, outside of the C
+// library.
+func foreign(calls []fact.Call) fact.Call {
+	for _, c := range calls {
+		if !strings.Contains(c.Func, "libc") {
+			return c
+		}
+	}
+	return fact.Call{}
 }
 
 // asking is the innermost call of the program's own packages. One that a client
@@ -55,7 +85,7 @@ func asking(calls []fact.Call, own func(fact.Call) bool) (found fact.Call, ok bo
 			through = true
 		}
 	}
-	return found, ok
+	return found, ok && !through
 }
 
 // clientCall reports a call of a library that programs reach servers with. Package
@@ -85,8 +115,10 @@ func openedAt(t *fact.Trace) fact.Call {
 // site is one line of the result. It is left out when nothing of it is open.
 func (w *LeakWatch) site(groups []*siteGroup) (s LeakSite, ok bool) {
 	g := groups[0]
-	s = LeakSite{PID: g.key.pid, AskedBy: g.asked, Stack: g.chain, Unknown: g.chainUnknown, Accepted: g.key.accepted}
-	s.Peer, s.Peers = peersText(groups)
+	s = LeakSite{key: fmt.Sprint(g.key.pid, g.key.asked, g.key.at, g.key.accepted), PID: g.key.pid, AskedBy: g.asked, Stack: g.chain, Unknown: g.chainUnknown, Accepted: g.key.accepted}
+	if s.Peer, s.Peers = peersText(groups); s.Peers == 1 {
+		s.key += s.Peer
+	}
 	var born []time.Duration
 	clients, used := make(map[uint64]bool), make(map[fact.Call]int)
 	var program fact.Opener
@@ -104,7 +136,7 @@ func (w *LeakWatch) site(groups []*siteGroup) (s LeakSite, ok bool) {
 			if one.Client != 0 {
 				clients[one.Client] = true
 			}
-			if one.UsedBy != nil {
+			if one.UsedBy != nil && one.UsedBy.Unknown == "" {
 				if c, ok := user(one.UsedBy.Calls); ok {
 					used[c]++
 				}
@@ -199,8 +231,14 @@ func clientKind(stack []fact.Call) (what, end string) {
 // diagnosis says in words what is wrong and what to do.
 func diagnosis(s *LeakSite, p *fact.Opener) string {
 	who := "Code that is not known"
-	if s.AskedBy.Func != "" {
+	if s.Process != "" {
+		who = "Code of " + s.Process + " that is not known"
+	}
+	switch {
+	case s.AskedBy.Func != "":
 		who = fmt.Sprintf("%s (%s)", s.AskedBy.Func, where(s.AskedBy))
+	case s.UsedAt.Func != "":
+		who += fmt.Sprintf(" (%s, %s, used them last)", s.UsedAt.Func, where(s.UsedAt))
 	}
 	if s.Verdict == Healthy {
 		return ""

@@ -76,10 +76,10 @@ type LeakWatch struct {
 	last   *fact.Openings
 }
 
-// siteKey is a function of a process, and whom it opens sockets to.
+// siteKey is code of a process, and whom it opens sockets to.
 type siteKey struct {
 	pid      int32
-	asked    string    // function
+	asked    string    // the program's functions that did
 	at       fact.Call // where it is not known who asked
 	peer     string
 	accepted bool
@@ -158,8 +158,9 @@ func (w *LeakWatch) Look(o *fact.Openings) {
 }
 
 func (w *LeakWatch) group(one *fact.Opening, module string) *siteGroup {
-	chain, asked, unknown := requester(one, module)
-	key := siteKey{pid: one.PID, asked: asked.Func, peer: peerName(one), accepted: one.Accepted}
+	own := ownOf(module)
+	chain, asked, unknown := requester(one, own)
+	key := siteKey{pid: one.PID, asked: cmp.Or(ownPath(chain, own), asked.Func), peer: peerName(one), accepted: one.Accepted}
 	if asked.Func == "" {
 		key.at = openedAt(one.At)
 	}
@@ -236,6 +237,8 @@ type LeakSite struct {
 	Left         fact.Known[time.Duration] // until the process has no file descriptor left
 	Verdict      LeakVerdict
 	Diagnosis    string
+
+	key string
 }
 
 // Sites returns the code that opened what is open in the last look: leaks first,
@@ -364,9 +367,7 @@ func operations(born []time.Duration) int {
 }
 
 // Key tells sites apart from look to look.
-func (s *LeakSite) Key() string {
-	return fmt.Sprintf("%d %s %s:%d %s", s.PID, s.AskedBy.Func, s.AskedBy.File, s.AskedBy.Line, s.Peer)
-}
+func (s *LeakSite) Key() string { return s.key }
 
 // PerOperation is how many sockets were opened at a time, rounded.
 func (s *LeakSite) PerOperation() int {

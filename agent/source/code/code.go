@@ -168,7 +168,13 @@ func (p *Program) foreign(t *fact.Trace, counters []uint64) {
 		if i > 0 {
 			pc--
 		}
-		at := slices.IndexFunc(p.modules, func(m module) bool { return pc >= m.from && pc < m.to })
+		at := p.module(pc)
+		if at < 0 && i == 0 { // it may have been loaded since
+			if now, err := modules(p.pid); err == nil {
+				p.modules = now
+				at = p.module(pc)
+			}
+		}
 		if at < 0 {
 			if i > 0 {
 				break // no frame pointer: it led nowhere
@@ -178,6 +184,11 @@ func (p *Program) foreign(t *fact.Trace, counters []uint64) {
 		m := &p.modules[at]
 		t.Calls = append(t.Calls, fact.Call{Func: p.named(m, pc-m.from+m.offset), File: fact.Printable(m.path)})
 	}
+}
+
+// module is which of the modules has a counter, -1 for none.
+func (p *Program) module(pc uint64) int {
+	return slices.IndexFunc(p.modules, func(m module) bool { return pc >= m.from && pc < m.to })
 }
 
 // named is a place in a module: function+offset (module), or module+offset.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,7 +62,8 @@ func TestNotGo(t *testing.T) {
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
 	var p *Program
-	for p == nil || len(p.modules) < 2 { // until its loader has loaded its library
+	loaded := func() bool { return slices.ContainsFunc(p.modules, func(m module) bool { return strings.Contains(m.path, "libc") }) }
+	for p == nil || !loaded() {
 		if p != nil {
 			p.Close()
 		}
