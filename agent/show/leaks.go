@@ -28,8 +28,11 @@ func Leaks(w io.Writer, o *fact.Openings, sites []verdict.LeakSite, all bool, s 
 		Leak(w, &sites[i], s)
 	}
 	if told == 0 {
-		p.hang("", "  ", fmt.Sprintf("Nothing leaks, as far as %s can tell: %s of those opened meanwhile %s open, by %s.",
-			bound.Format(o.Now), plural(open, "socket"), choose(open, "is", "are"), plural(len(sites), "line")+" of code"))
+		rest := "nothing that was opened meanwhile is open"
+		if open > 0 {
+			rest = fmt.Sprintf("%s of those opened meanwhile %s open, by %s of code", plural(open, "socket"), choose(open, "is", "are"), plural(len(sites), "line"))
+		}
+		p.hang("", "  ", fmt.Sprintf("Nothing leaks, as far as %s can tell: %s.", bound.Format(o.Now), rest))
 	}
 	for _, program := range o.Programs {
 		if program.Older > 0 {

@@ -66,8 +66,8 @@ func explainOn(version uint32, err error) *Error {
 		return &Error{fmt.Errorf("%w here: memory for BPF is limited: %v", errors.ErrUnsupported, err), needsMemory}
 	case errors.Is(err, unix.EPERM) && held:
 		return &Error{fmt.Errorf("%w: %v", fs.ErrPermission, err), capability.Policy}
-	case errors.Is(err, unix.EPERM):
-		return &Error{fmt.Errorf("%w: %v", fs.ErrPermission, err), capability.Missing(Capabilities, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN)}
+	case errors.Is(err, unix.EPERM): // the rest of the chain guesses at other reasons
+		return &Error{fmt.Errorf("%w: bpf(2)", fs.ErrPermission), capability.Missing(Capabilities, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN)}
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, fs.ErrNotExist), errors.As(err, &refused):
 		return &Error{fmt.Errorf("%w: %v", errors.ErrUnsupported, err), needsKernel}
 	}
