@@ -128,7 +128,7 @@ func (w *LeakWatch) site(groups []*siteGroup) (s LeakSite, ok bool) {
 		}
 	}
 	for _, g := range groups {
-		s.Opened += g.opened + w.unseen(g)
+		s.Opened += g.opened + g.unseen
 		s.Open += len(g.open)
 		for _, one := range g.open {
 			s.OpenedAt = openedAt(one.At)

@@ -88,8 +88,9 @@ type siteKey struct {
 // siteGroup is what was seen of them.
 type siteGroup struct {
 	key          siteKey
-	asked        fact.Call // the line, of the first socket
-	opened       int
+	asked        fact.Call     // the line, of the first socket
+	opened       int           // that were seen open
+	unseen       int           // that were not, as they came and went between two looks
 	last         time.Duration // when a socket of it was open
 	epochs       map[int64]int // how many were opened in each period
 	sure, soon   run
@@ -144,8 +145,12 @@ func (w *LeakWatch) Look(o *fact.Openings) {
 		seen[one.ID] = g
 	}
 	slices.SortFunc(fresh, func(a, b *fact.Opening) int { return cmp.Compare(a.Born, b.Born) })
+	byGroup := make(map[*siteGroup][]*fact.Opening)
 	for _, one := range fresh {
-		seen[one.ID].born(one, w)
+		byGroup[seen[one.ID]] = append(byGroup[seen[one.ID]], one)
+	}
+	for g, list := range byGroup {
+		g.born(list, w)
 	}
 	for key, g := range w.groups { // what has had no socket for a while is forgotten
 		if len(g.open) > 0 {
@@ -155,6 +160,33 @@ func (w *LeakWatch) Look(o *fact.Openings) {
 		}
 	}
 	w.seen, w.last = seen, o
+	w.count(o)
+}
+
+// count finds out how many sockets of each group came and went between two looks.
+// Those of a stack that several groups have are nobody's.
+func (w *LeakWatch) count(o *fact.Openings) {
+	of := make(map[*fact.Trace]*siteGroup)
+	for _, g := range w.groups {
+		g.unseen = 0
+		for at := range g.traces {
+			if _, shared := of[at]; shared {
+				of[at] = nil
+			} else {
+				of[at] = g
+			}
+		}
+	}
+	known := make(map[*fact.Trace]int64, len(of))
+	for at := range of {
+		known[at] = w.known[at]
+	}
+	w.known = known // what no group has any more is forgotten
+	for _, made := range o.Made {
+		if g := of[made.At]; g != nil {
+			g.unseen += max(int(made.Count)-int(known[made.At]), 0)
+		}
+	}
 }
 
 func (w *LeakWatch) group(one *fact.Opening, module string) *siteGroup {
@@ -173,29 +205,30 @@ func (w *LeakWatch) group(one *fact.Opening, module string) *siteGroup {
 	return g
 }
 
-// born counts a socket that was not there in the look before, and how many of its
-// kind were idle when it was opened. Those that were used since are not counted.
-func (g *siteGroup) born(one *fact.Opening, w *LeakWatch) {
-	g.opened++
-	g.epochs[int64(one.Born/w.idle())]++
-	if one.Accepted {
+// born counts sockets that were not there in the look before, in the order in
+// which they were opened, and how many of their kind were idle then. Those that
+// were used since are not counted.
+func (g *siteGroup) born(fresh []*fact.Opening, w *LeakWatch) {
+	g.opened += len(fresh)
+	for _, one := range fresh {
+		g.epochs[int64(one.Born/w.idle())]++
+	}
+	if g.key.accepted {
 		return
 	}
-	sure, soon := 0, 0
-	for _, other := range g.open {
-		used, ok := other.Used.Get()
-		if !ok || other.State != fact.Established {
-			continue
-		}
-		if idle := one.Born - used; idle > w.soon() {
-			soon++
-			if idle > w.idle() {
-				sure++
-			}
+	var used []time.Duration // when each of them was used last
+	for _, one := range g.open {
+		if last, ok := one.Used.Get(); ok && one.State == fact.Established {
+			used = append(used, last)
 		}
 	}
-	g.sure.dial(sure)
-	g.soon.dial(soon)
+	slices.Sort(used)
+	for _, one := range fresh {
+		sure, _ := slices.BinarySearch(used, one.Born-w.idle())
+		soon, _ := slices.BinarySearch(used, one.Born-w.soon())
+		g.sure.dial(sure)
+		g.soon.dial(soon)
+	}
 }
 
 // peerName is the other end. Of what was accepted that is a crowd.
@@ -307,7 +340,7 @@ func (w *LeakWatch) survive(groups []*siteGroup) bool {
 	total, opened, open := 0, 0, 0
 	born, alive := make(map[int64]int), make(map[int64]int)
 	for _, g := range groups {
-		opened, open = opened+g.opened+w.unseen(g), open+len(g.open)
+		opened, open = opened+g.opened+g.unseen, open+len(g.open)
 		for epoch, n := range g.epochs {
 			born[epoch] += n
 		}
@@ -324,26 +357,6 @@ func (w *LeakWatch) survive(groups []*siteGroup) bool {
 		total += born[epoch]
 	}
 	return total >= survivalFewest && open*100 >= opened*survivalPercent
-}
-
-// unseen is how many sockets of a group came and went between two looks. Those of
-// a stack that several groups have are nobody's.
-func (w *LeakWatch) unseen(g *siteGroup) (n int) {
-	for _, made := range w.last.Made {
-		if !g.traces[made.At] {
-			continue
-		}
-		shared := 0
-		for _, other := range w.groups {
-			if other.traces[made.At] {
-				shared++
-			}
-		}
-		if more := int64(made.Count) - w.known[made.At]; shared == 1 && more > 0 {
-			n += int(more)
-		}
-	}
-	return n
 }
 
 // operations counts bursts: times of birth, in order, with gaps between some of

@@ -451,3 +451,25 @@ func TestOperations(t *testing.T) {
 		}
 	}
 }
+
+// A hundred thousand sockets that are opened at once take no time to speak of.
+func TestLeakWatchIsQuick(t *testing.T) {
+	var w LeakWatch
+	o := &fact.Openings{Now: time.Hour}
+	for i := range 100_000 {
+		o.Open = append(o.Open, fact.Opening{ID: uint64(i + 1), PID: 7, Protocol: fact.TCP, State: fact.Established, At: simTrace,
+			Born: time.Duration(i), Used: fact.Seen(time.Duration(i)), Remote: netip.MustParseAddrPort("10.0.0.1:80")})
+	}
+	begin := time.Now()
+	for range 5 {
+		w.Look(o)
+		if s := w.Sites(); len(s) != 1 || s[0].Verdict != Healthy || s[0].Open != len(o.Open) {
+			t.Fatalf("got %+v", s)
+		}
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("took %v", took)
+	} else {
+		t.Logf("took %v", took)
+	}
+}
