@@ -23,9 +23,10 @@ test: ## install what the tests need, check everything, run every test
 	@scripts/generated
 	@status=0; $(GOTEST) ./... || status=1; for module in agent examples; do (cd $$module && $(GOTEST) ./...) || status=1; done; exit $$status
 
-soak: ## lose packets for ten minutes, again and again: no living peer may be called silent
+soak: ## ten minutes of lost packets: no living peer may be called silent; half an hour of busy servers: no leak
 	@scripts/setup
 	@cd agent && $(GOTEST) -timeout 30m -v -run TestLossIsNoSilence ./node -soak 10m
+	@cd agent && $(GOTEST) -timeout 45m -v -run TestHealthyServers ./lab/leaker -soak 30m
 
 bench: build ## measure everything beside what there is without Lifeline, in some minutes
 	@scripts/setup bench

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -201,6 +202,52 @@ func TestLightly(t *testing.T) {
 	defer o.Close()
 	site, ok := watch(t, o, pid, verdict.Leaking)
 	check(t, site, ok, "main.request", "an HTTP client", address, server)
+}
+
+// As in a container: in namespaces and a cgroup of its own.
+func TestInAContainer(t *testing.T) {
+	need.Root(t)
+	t.Parallel()
+	path := build(t, Build{}, Standard)
+	server, address := start(t, true, nil, path, "serve", "tcp", "127.0.0.1:0")
+	cmd := exec.Command(path, "client", "tcp", address, "30", pause.String())
+	cmd.Env = append(os.Environ(), ancestors)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS}
+	if dir := ownCgroup(t); dir != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	pid := int32(cmd.Process.Pid)
+	site, ok := watch(t, openers(t, pid, false), pid, verdict.Leaking)
+	check(t, site, ok, "main.request", "an HTTP client", address, server)
+}
+
+// ownCgroup makes a cgroup v2, nil where none is mounted.
+func ownCgroup(t *testing.T) *os.File {
+	t.Helper()
+	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err != nil {
+			continue
+		}
+		dir, err := os.MkdirTemp(mount, "lifeline-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { syscall.Rmdir(dir) })
+		f, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	return nil
 }
 
 // Connections that a handler hijacks and nobody closes have the handler's name.

@@ -62,7 +62,9 @@ func TestNotGo(t *testing.T) {
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
 	var p *Program
-	loaded := func() bool { return slices.ContainsFunc(p.modules, func(m module) bool { return strings.Contains(m.path, "libc") }) }
+	loaded := func() bool {
+		return slices.ContainsFunc(p.modules, func(m module) bool { return strings.Contains(m.path, "libc") })
+	}
 	for p == nil || !loaded() {
 		if p != nil {
 			p.Close()

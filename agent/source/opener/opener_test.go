@@ -234,6 +234,38 @@ func TestWhoAsked(t *testing.T) {
 	}
 }
 
+// A program with so many go statements that looking at each would slow it down is
+// not looked at there any more.
+func TestTooManyGoStatements(t *testing.T) {
+	s := watch(t, Options{})
+	pid := int32(os.Getpid())
+	table, err := gosym.OfProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	trace, err := s.Trace(pid, table, true)
+	need.Feature(t, "uprobes", err)
+	defer trace.Close()
+	for begin := time.Now(); !trace.Check(); {
+		if time.Since(begin) > 30*time.Second {
+			t.Fatal("it goes on looking")
+		}
+		for range 20_000 {
+			done := make(chan struct{})
+			go close(done)
+			<-done
+		}
+	}
+	before := s.number(openerVarGoStatements)
+	done := make(chan struct{})
+	go close(done)
+	<-done
+	if now := s.number(openerVarGoStatements); now != before || !trace.Check() {
+		t.Errorf("%d more go statements were seen", now-before)
+	}
+}
+
 // Ten thousand open sockets are read in 50 ms or so; ten thousand stacks find
 // room; what does not is counted.
 func TestMany(t *testing.T) {
