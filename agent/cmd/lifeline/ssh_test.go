@@ -487,15 +487,15 @@ func TestSSHTwoHundred(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
 	began := time.Now()
-	r, _ := d.report(t, exitBlind, "web[1-90],frozen[1-20],web[91-180]", "--connect-timeout", "10s", "--", "true")
+	r, _ := d.report(t, exitBlind, "web[1-90],frozen[1-20],web[91-180]", "--connect-timeout", "20s", "--", "true")
 	took, slowest := time.Since(began), 0.0
 	for _, h := range r.Hosts {
 		if h.Outcome == "ok" {
 			slowest = max(slowest, h.MS)
 		}
 	}
-	t.Logf("200 hosts, 20 of them frozen, within 10 s: after %v; of the others the slowest took %.0f ms", took, slowest)
-	if r.Counts[fact.OutcomeOK] != 180 || r.Counts[fact.OutcomeUnreachable] != 20 || took > 40*time.Second {
+	t.Logf("200 hosts, 20 of them frozen, within 20 s: after %v; of the others the slowest took %.0f ms", took, slowest)
+	if r.Counts[fact.OutcomeOK] != 180 || r.Counts[fact.OutcomeUnreachable] != 20 || took > 90*time.Second {
 		t.Errorf("%v after %v", r.Counts, took)
 	}
 }

@@ -23,22 +23,30 @@ func main() {
 	}
 }
 
-// examples returns the most telling finding of each rule in the scenarios of its
-// promise: the first of the highest severity, as "severity title".
+// examples returns the most telling finding of each rule in the scenarios: the
+// first of the highest severity, as "severity title". Those of its promise come
+// before those of a command.
 func examples(dir string) (map[string]string, error) {
 	seen := make(map[string]string)
+	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range verdict.Rules {
-		text, err := os.ReadFile(filepath.Join(dir, r.Promise.String()+".txt"))
-		if err != nil {
-			return nil, err
-		}
 		best := verdict.Info
-		for line := range strings.Lines(string(text)) {
-			found, ours := strings.CutPrefix(strings.TrimSpace(line), r.Code+" ")
-			word, _, _ := strings.Cut(found, " ")
-			severity, err := verdict.ParseSeverity(word)
-			if ours && err == nil && (seen[r.Code] == "" || severity > best) {
-				best, seen[r.Code] = severity, found
+		own := filepath.Join(dir, r.Promise.String()+".txt")
+		for _, file := range append([]string{own}, files...) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			for line := range strings.Lines(string(text)) {
+				found, ours := strings.CutPrefix(strings.TrimSpace(line), r.Code+" ")
+				word, _, _ := strings.Cut(found, " ")
+				severity, err := verdict.ParseSeverity(word)
+				if ours && err == nil && (seen[r.Code] == "" || severity > best) {
+					best, seen[r.Code] = severity, found
+				}
 			}
 		}
 	}
