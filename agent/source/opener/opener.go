@@ -16,7 +16,7 @@
 // program started with GODEBUG=tracebackancestors=10; [Sockets.Trace] finds it by
 // uprobes, in one process for a limited time.
 //
-// Cost: some 2 µs for each connect(2), some 60 ns for each message sent or
+// Cost: some 2 µs for each connect(2), some 75 ns for each message sent or
 // received where the last use is asked for, nothing else. Memory: 200 bytes for
 // each open socket, of 262,144 at most, and 12 MiB; [Sockets.Dropped] says what
 // found no room. Killed, it leaves nothing behind: the kernel unloads it.
