@@ -59,7 +59,7 @@ func TestZeroWindow(t *testing.T) {
 	_, err = client.Command("exit 0").Output(ctx)
 	took := time.Since(began)
 	var e *ssh.Error
-	if !errors.As(err, &e) || e.Phase != ssh.Open || e.Fate != ssh.NotSent || !errors.Is(err, context.DeadlineExceeded) || took > 2*s {
+	if !errors.As(err, &e) || e.Phase != ssh.Open || e.Fate != ssh.NotSent || !errors.Is(err, context.DeadlineExceeded) || took > 20*s {
 		t.Errorf("while the window is closed: %v after %v", err, took)
 	}
 	_ = writers[0].Signal(ctx, ssh.SIGINT)
@@ -70,12 +70,12 @@ func TestZeroWindow(t *testing.T) {
 	}
 	took = time.Since(froze)
 	t.Logf("all given up after %v, the bound is %v", took, client.Bound().Silence)
-	if took > 3*client.Bound().Silence {
+	if took > client.Bound().Silence+20*s {
 		t.Errorf("given up after %v", took)
 	}
 	began = time.Now()
 	_ = client.Close()
-	if took := time.Since(began); took > 2*s {
+	if took := time.Since(began); took > 20*s {
 		t.Errorf("Close took %v", took)
 	}
 }

@@ -10,9 +10,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
+	"github.com/lifeline-go/lifeline/lifelinetest"
 	"github.com/lifeline-go/lifeline/ssh"
 	xssh "golang.org/x/crypto/ssh"
 )
@@ -23,8 +25,9 @@ func TestMain(m *testing.M) { leakcheck.Main(m) }
 // the user. Its commands are "exit N", "say TEXT", "sleep TIME", "flood" (output
 // without an end), "die" (the connection ends) and "freeze" (as SIGSTOP does).
 type server struct {
-	ln    net.Listener
-	conns sync.WaitGroup
+	ln     net.Listener
+	memory *lifelinetest.Network // nil: loopback
+	conns  sync.WaitGroup
 
 	mu       sync.Mutex
 	ran      map[string][]string // by host
@@ -34,7 +37,38 @@ type server struct {
 	open     []net.Conn
 }
 
+// serve has them on loopback.
 func serve(t *testing.T) *server {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveOn(t, ln, nil)
+}
+
+// serveInMemory has them on a network in memory, for a bubble.
+func serveInMemory(t *testing.T) *server {
+	t.Helper()
+	network := &lifelinetest.Network{}
+	ln, err := network.Listen("hosts:22")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveOn(t, ln, network)
+}
+
+// bubble runs a test in a bubble of package synctest: its bounds are exact,
+// however slow the machine is.
+func bubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(time.Hour) }) // for what ends by itself
+		test(t)
+	})
+}
+
+func serveOn(t *testing.T, ln net.Listener, memory *lifelinetest.Network) *server {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -46,11 +80,7 @@ func serve(t *testing.T) *server {
 	}
 	config := &xssh.ServerConfig{NoClientAuth: true}
 	config.AddHostKey(signer)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{ln: ln, ran: map[string][]string{}}
+	s := &server{ln: ln, memory: memory, ran: map[string][]string{}}
 	s.conns.Go(func() {
 		for {
 			conn, err := ln.Accept()
@@ -191,9 +221,18 @@ func (s *server) dial(ctx context.Context, host string) (*Conn, error) {
 }
 
 func (s *server) dialTo(ctx context.Context, addr, host string) (*Conn, error) {
-	client, err := ssh.Dial(ctx, addr, ssh.Config{
-		User: host, HostKey: xssh.InsecureIgnoreHostKey(), Liveness: ssh.Liveness{Silence: 2 * time.Second},
-	})
+	config := ssh.Config{User: host, HostKey: xssh.InsecureIgnoreHostKey(), Liveness: ssh.Liveness{Silence: 2 * time.Second}}
+	var client *ssh.Client
+	var err error
+	if s.memory == nil {
+		client, err = ssh.Dial(ctx, addr, config)
+	} else {
+		var conn net.Conn
+		if conn, err = s.memory.DialContext(ctx, "tcp", addr); err != nil {
+			return nil, &ssh.Error{Phase: ssh.Connect, Host: addr, Err: err}
+		}
+		client, err = ssh.NewClient(ctx, conn, addr, config)
+	}
 	if err != nil {
 		return nil, err
 	}

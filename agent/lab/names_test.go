@@ -187,9 +187,7 @@ func TestNamesAgree(t *testing.T) {
 			}
 			cases += len(env.questions())
 			t.Run(name, func(t *testing.T) {
-				if env.slow {
-					t.Parallel()
-				}
+				t.Parallel()
 				env.compare(t, etc, references, differ)
 			})
 		}

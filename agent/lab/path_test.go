@@ -16,7 +16,7 @@ import (
 
 const (
 	early = 50 * time.Millisecond // by which a clock read beside the kernel's may be off
-	slack = 3 * time.Second       // that an overloaded machine may take to tell
+	slack = 10 * time.Second      // that an overloaded machine may take to tell
 )
 
 // path is a connection between two hosts, seen from the near one.

@@ -132,7 +132,7 @@ func TestSSHJumpHostLost(t *testing.T) {
 			f, behind := newJump(t)
 			outer := f.connect(t)
 			config := f.config
-			config.Budgets = ssh.Budgets{}
+			config.Budgets = busy
 			inner, err := outer.Jump(t.Context(), behind, config)
 			if err != nil {
 				t.Fatal(err)
@@ -191,7 +191,7 @@ func TestSSHProxyCommandLost(t *testing.T) {
 			need.Program(t, "ssh")
 			f, behind := newJump(t)
 			config := f.config
-			config.Budgets = ssh.Budgets{}
+			config.Budgets = busy
 			program := f.proxy(behind)
 			client, err := ssh.DialProgram(t.Context(), program, behind, config)
 			if err != nil {
@@ -236,7 +236,9 @@ func TestSSHProxyCommandLostBeforeDial(t *testing.T) {
 	f := newFleet(t)
 	f.far.Signal(unix.SIGSTOP)
 	began := time.Now()
-	_, err := ssh.DialProgram(t.Context(), f.proxy("10.77.2.2:22"), "10.77.2.2:22", f.config)
+	program := f.proxy("10.77.2.2:22")
+	program.Stderr = t.Output()
+	_, err := ssh.DialProgram(t.Context(), program, "10.77.2.2:22", f.config)
 	returned(t, err, began, f.config.Budgets.Handshake, context.DeadlineExceeded, ssh.Handshake)
 	f.deserted(t)
 }

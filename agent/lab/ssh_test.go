@@ -50,11 +50,14 @@ func impatient(keys *SSHKeys) ssh.Config {
 	}
 }
 
+// busy is what a machine may take that has other things to do.
+var busy = ssh.Budgets{Connect: time.Minute, Handshake: time.Minute, Authentication: time.Minute, ChannelOpen: time.Minute, Request: time.Minute}
+
 // await waits until the server answers from here.
 func (f *fleet) await(t *testing.T) {
 	t.Helper()
 	patient := f.config
-	patient.Budgets = ssh.Budgets{}
+	patient.Budgets = busy
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		client, err := f.dial(t, patient)
 		if err == nil {
@@ -78,7 +81,7 @@ func (f *fleet) dial(t *testing.T, config ssh.Config) (client *ssh.Client, err e
 func (f *fleet) connect(t *testing.T) *ssh.Client {
 	t.Helper()
 	config := f.config
-	config.Budgets = ssh.Budgets{} // a busy machine may take longer to get there
+	config.Budgets = busy
 	client, err := f.dial(t, config)
 	if err != nil {
 		t.Fatal(err)

@@ -175,12 +175,19 @@ func (l *Lab) makeDir(suffix string, mode os.FileMode) string {
 // Signal sends a signal to every process of the host.
 func (h *Host) Signal(s unix.Signal) {
 	h.lab.t.Helper()
-	pids, err := h.Processes()
-	if err != nil {
-		h.lab.t.Fatalf("lab: %v", err)
-	}
-	for _, pid := range pids {
-		_ = unix.Kill(pid, s) // an error says that it is gone
+	sent := make(map[int]bool)
+	for before := -1; len(sent) > before; { // again for those that were started meanwhile
+		before = len(sent)
+		pids, err := h.Processes()
+		if err != nil {
+			h.lab.t.Fatalf("lab: %v", err)
+		}
+		for _, pid := range pids {
+			if !sent[pid] {
+				sent[pid] = true
+				_ = unix.Kill(pid, s) // an error says that it is gone
+			}
+		}
 	}
 }
 

@@ -106,7 +106,7 @@ func TestLivingPeer(t *testing.T) {
 	for _, loss := range []float64{0.05, 0.2, 0.4} {
 		for _, conns := range []int{1, 2, 3, 10, 30} {
 			unsure := 0
-			for seed := range uint64(8) {
+			for seed := range 2 * *rounds {
 				l := newLossy(seed, loss, conns)
 				var before *fact.Machine
 				for at := time.Second; at < 3*time.Minute; at += time.Second {

@@ -110,7 +110,7 @@ func (p *poker) poke(now time.Duration) {
 // 1 at 20 %, and none of any other.)
 func TestPokedDetectorSparesALossThatBegins(t *testing.T) {
 	t.Parallel()
-	const tries = 100
+	tries := 25 * *rounds
 	for _, test := range []struct {
 		conns int
 		loss  float64
@@ -119,7 +119,7 @@ func TestPokedDetectorSparesALossThatBegins(t *testing.T) {
 	}{{1, 0.05, false, 0}, {1, 0.2, false, 0.01}, {1, 0.2, true, 0}, {1, 0.4, true, 0}, {1, 0.4, false, 0.08},
 		{2, 0.4, true, 0}, {3, 0.2, false, 0}, {3, 0.4, false, 0.001}, {10, 0.4, false, 0}} {
 		wrong := 0
-		for seed := range uint64(tries) {
+		for seed := range tries {
 			var d Detector
 			l := newLossy(seed, 0, test.conns)
 			for i := range l.conns {
@@ -137,7 +137,7 @@ func TestPokedDetectorSparesALossThatBegins(t *testing.T) {
 			}
 		}
 		t.Logf("%d connections, %.0f %% loss each way, answers pings: %v: %d of %d said to be silent", test.conns, test.loss*100, test.pings, wrong, tries)
-		if float64(wrong) > math.Ceil(test.most*tries) {
+		if float64(wrong) > math.Ceil(test.most*float64(tries)) {
 			t.Errorf("too many")
 		}
 	}
@@ -148,7 +148,7 @@ func TestPokedDetectorFindsTheDead(t *testing.T) {
 	t.Parallel()
 	for _, conns := range []int{1, 2, 3, 10, 19} {
 		worst := time.Duration(0)
-		for seed := range uint64(50) {
+		for seed := range 12 * *rounds {
 			var d Detector
 			l := newLossy(seed, 0, conns)
 			for i := range l.conns {

@@ -15,6 +15,10 @@ import (
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
 
+// rounds is how often simulations play: each round has seeds of its own. The race
+// detector finds nothing in them, and has them take ten times as long.
+var rounds = flag.Uint64("rounds", 1, "how many rounds of the simulations to play")
+
 var update = flag.Bool("update", false, "write what Judge finds into testdata")
 
 // scenario is a story of a machine and what must be found there.

@@ -328,7 +328,7 @@ func TestAgent(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Logf("with a stopped agent: %v, of 1 s", took)
-	if took < s || took > 5*s {
+	if took < s || took > 30*s {
 		t.Error(took)
 	}
 	_, err = says(t, host(), sshconf.Login{AgentTimeout: s / 2})
@@ -387,7 +387,7 @@ func TestAgentStuckSigning(t *testing.T) {
 		if _, err := says(t, h, sshconf.Login{AgentTimeout: s / 2}); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took < s/2 || took > 5*s {
+		if took := time.Since(began); took < s/2 || took > 30*s {
 			t.Error(took)
 		}
 	}

@@ -135,7 +135,7 @@ func TestProxyJumpFrozen(t *testing.T) {
 			err = client.Command("true").Run(t.Context())
 			took := time.Since(began)
 			t.Logf("after %v, of 5 s: %v", took, err)
-			if !errors.Is(err, ssh.ErrSilent) || took > 15*s {
+			if !errors.Is(err, ssh.ErrSilent) || took > 45*s {
 				t.Errorf("%v after %v", err, took)
 			}
 			if i < 2 && !strings.Contains(err.Error(), "the way by "+name+": the peer is silent") {
@@ -158,7 +158,7 @@ func TestProxyJumpFrozenBefore(t *testing.T) {
 	took := time.Since(began)
 	t.Logf("after %v: %v", took, err)
 	var e *sshconf.Error
-	if !errors.As(err, &e) || e.Hop != "jump2" || e.Host != "web1" || !errors.Is(err, context.DeadlineExceeded) || took > 15*s {
+	if !errors.As(err, &e) || e.Hop != "jump2" || e.Host != "web1" || !errors.Is(err, context.DeadlineExceeded) || took > 45*s {
 		t.Error(err)
 	}
 }
@@ -189,7 +189,7 @@ func TestProxyJumpBlames(t *testing.T) {
 	took := time.Since(began)
 	t.Logf("after %v: %v", took, err)
 	var e *sshconf.Error
-	if !frozen || !errors.As(err, &e) || e.Hop != "jump1" || took > 15*s {
+	if !frozen || !errors.As(err, &e) || e.Hop != "jump1" || took > 45*s {
 		t.Error(err)
 	}
 }
@@ -229,7 +229,7 @@ func TestProxyCommand(t *testing.T) {
 	}
 	gone := func(group int) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * s); alive(group); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * s); alive(group); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("processes of the ProxyCommand are left")
 			}
@@ -252,7 +252,7 @@ func TestProxyCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if err := client.Command("true").Run(t.Context()); !errors.Is(err, ssh.ErrSilent) || time.Since(began) > 6*s {
+	if err := client.Command("true").Run(t.Context()); !errors.Is(err, ssh.ErrSilent) || time.Since(began) > 30*s {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 	_ = client.Close()

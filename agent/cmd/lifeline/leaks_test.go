@@ -55,7 +55,7 @@ func leakingServer(t *testing.T) (path, socket string, pid int) {
 func TestLeaksOfACommand(t *testing.T) {
 	t.Parallel()
 	path, socket, server := leakingServer(t)
-	stdout, stderr, code := lifeline(t, "leaks", "--json", "--idle", "300ms", "--", path, "client", "unix", socket, "10", "400ms", "7")
+	stdout, stderr, code := lifeline(t, "leaks", "--json", "--idle", "300ms", "--", path, "client", "unix", socket, "20", "400ms", "7")
 	var d leaks
 	if err := json.Unmarshal([]byte(stdout), &d); err != nil || code != 7 || len(d.Sites) != 1 {
 		t.Fatalf("exit code %d, %v:\n%s%s", code, err, stdout, stderr)

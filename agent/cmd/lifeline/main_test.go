@@ -4,7 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"regexp"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -12,11 +18,49 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "12"); err != nil { // they wait most of the time
+		panic(err)
+	}
 	testscript.Main(leakcheck.Checked{Tests: m}, map[string]func(){"lifeline": main})
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until},
+	})
+}
+
+// until runs a command until its output matches, and then sends it a signal:
+//
+//	until INT 'REGEXP' lifeline census --watch
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: until INT|TERM REGEXP COMMAND…")
+	}
+	signal := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM}[args[0]]
+	want := regexp.MustCompile("(?m)" + args[1])
+	cmd := exec.Command(args[2], args[3:]...)
+	cmd.Dir, cmd.Stderr = ts.MkAbs("."), ts.Stderr()
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	late := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	var said []byte
+	for buf, sent := make([]byte, 64<<10), false; ; {
+		n, err := out.Read(buf)
+		said = append(said, buf[:n]...)
+		if !sent && want.Match(said) {
+			sent = true
+			_ = cmd.Process.Signal(signal)
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = cmd.Wait() // which exit code does not matter here
+	_, _ = ts.Stdout().Write(said)
 }
 
 // lifeline runs the command in this process.

@@ -174,9 +174,21 @@ func newOffice(t *testing.T) *office {
 			t.Fatal(err)
 		}
 	}
-	copyFile(t, os.Args[0], filepath.Join(o.dir, "lifeline")) // by this name the test binary is the command
+	if program := filepath.Join(o.dir, "lifeline"); os.Link(os.Args[0], program) != nil { // by this name the test binary is the command
+		copyFile(t, os.Args[0], program)
+	}
+	if err := os.Mkdir(o.programs(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"setpriv", "getent"} {
+		copyFile(t, need.Program(t, program), filepath.Join(o.programs(), program))
+	}
 	return o
 }
+
+// programs is the folder of all programs that the machine has: the command looks
+// at each, which takes long where there are many.
+func (o *office) programs() string { return filepath.Join(o.dir, "programs") }
 
 // lifeline runs the command on the machine, with files of its own in place of
 // /etc/resolv.conf, /etc/nsswitch.conf and /etc/hosts.
@@ -191,6 +203,7 @@ func (o *office) lifeline(args ...string) (stdout, stderr string, code int, took
 		script += fmt.Sprintf("mount --bind %s /etc/%s\n", path, name)
 	}
 	script += o.script
+	script += "for folder in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin; do mount --bind " + o.programs() + " $folder; done\n"
 	command := "exec"
 	if o.user != "" {
 		command = fmt.Sprintf("exec setpriv --reuid=%s --regid=%s --clear-groups --inh-caps=-all --", o.user, o.user)
@@ -199,7 +212,7 @@ func (o *office) lifeline(args ...string) (stdout, stderr string, code int, took
 	cmd := o.box.Command("unshare", append([]string{"--mount", "sh", "-c", script, "sh", filepath.Join(o.dir, "lifeline")}, args...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &errs, "/"
-	cmd.Env = append(os.Environ(), "PATH="+o.path+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "PATH="+o.path+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	if o.libraries != "" {
 		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+o.libraries)
 	}
