@@ -54,8 +54,10 @@ func (l *Listener) FD() int { return l.fd }
 // Close gives the listener up.
 func (l *Listener) Close() error { return unix.Close(l.fd) }
 
+// ioctl is for requests that the kernel answers at once, so that Go's scheduler
+// need not hear of them.
 func (l *Listener) ioctl(request uintptr, argument unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), request, uintptr(argument)); errno != 0 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(l.fd), request, uintptr(argument)); errno != 0 {
 		return errno
 	}
 	return nil
@@ -66,17 +68,14 @@ func (l *Listener) Receive(c *Call) error {
 	for {
 		*c = Call{} // or the kernel refuses it
 		// ENOENT: whoever made the call was killed, or interrupted by a signal.
-		err := l.ioctl(ioctlRecv, unsafe.Pointer(c))
-		if err == unix.EINTR {
+		_, _, err := unix.Syscall(unix.SYS_IOCTL, uintptr(l.fd), ioctlRecv, uintptr(unsafe.Pointer(c)))
+		if err == 0 {
+			return nil
+		}
+		if err == unix.EINTR || err == unix.ENOENT && !l.Unused() {
 			continue
 		}
-		if err == unix.ENOENT && !l.Unused() {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("SECCOMP_IOCTL_NOTIF_RECV", err)
-		}
-		return nil
+		return os.NewSyscallError("SECCOMP_IOCTL_NOTIF_RECV", err)
 	}
 }
 

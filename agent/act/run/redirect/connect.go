@@ -27,7 +27,7 @@ func (r *Redirector) connect(c *notify.Call) answer {
 	if !ok {
 		return goOn
 	}
-	fd, err := r.borrow(int(c.TID), descriptorOf(c))
+	fd, err := r.borrow(c)
 	if err != nil { // as in containers of Docker
 		d, err := describe(int(c.TID), descriptorOf(c))
 		if err != nil {
@@ -197,16 +197,19 @@ func inspect(fd int) (s socket, err error) {
 	if !ok {
 		return s, errNoInet
 	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return s, os.NewSyscallError("fcntl", err)
-	}
-	s.nonblock = flags&unix.O_NONBLOCK != 0
 	ip := local.Addr()
 	s.tied = !ip.IsUnspecified() && !ip.IsLoopback()
 	if device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE); err == nil && device != "" {
 		s.tied = true
 	}
+	if !s.stream && !s.tied { // it neither waits nor is replaced
+		return s, nil
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return s, os.NewSyscallError("fcntl", err)
+	}
+	s.nonblock = flags&unix.O_NONBLOCK != 0
 	return s, nil
 }
 

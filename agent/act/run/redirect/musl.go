@@ -64,7 +64,7 @@ func isMusl(array []byte, servers []netip.Addr, inet6 bool) bool {
 
 // rewrite needs no other socket: that of musl can send to any address.
 func (r *Redirector) rewrite(c *notify.Call, start uint64, array []byte, a address) answer {
-	fd, err := r.borrow(int(c.TID), descriptorOf(c))
+	fd, err := r.borrow(c)
 	if err != nil {
 		if fd, err = r.exchange(c, a); err != nil {
 			return r.failed(c, err)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeline-go/lifeline/agent/act/run/notify"
 	"github.com/lifeline-go/lifeline/agent/source/capability"
 )
 
@@ -59,24 +60,18 @@ func readText(tid int, at uint64, most int) (string, error) {
 
 func proc(tid int, name string) string { return "/proc/" + strconv.Itoa(tid) + "/" + name }
 
-// borrow returns a copy of a descriptor of the process that a thread belongs to.
-func (r *Redirector) borrow(tid, fd int) (int, error) {
+// borrow returns a copy of a descriptor of the process that made a call. It is
+// that one and no other: the call still waits.
+func (r *Redirector) borrow(c *notify.Call) (int, error) {
 	if r.deny {
 		return -1, unix.EPERM
 	}
-	process, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD) // Linux 6.9
-	if err == unix.EINVAL {
-		var tgid int
-		if tgid, err = leader(tid); err == nil {
-			process, err = unix.PidfdOpen(tgid, 0)
-		}
+	fd, err := r.threads.borrow(int(c.TID), descriptorOf(c))
+	if err == nil && !r.Listener.Valid(c.ID) {
+		unix.Close(fd)
+		return -1, unix.ESRCH
 	}
-	if err != nil {
-		return -1, os.NewSyscallError("pidfd_open", err)
-	}
-	defer unix.Close(process)
-	copied, err := unix.PidfdGetfd(process, fd, 0)
-	return copied, os.NewSyscallError("pidfd_getfd", err)
+	return fd, err
 }
 
 // leader returns the process that a thread belongs to.

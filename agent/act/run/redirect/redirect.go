@@ -50,6 +50,7 @@ type Redirector struct {
 	deny    bool // pidfd_getfd, for tests
 	servers servers
 	places  places
+	threads threads
 	netns   netns
 	turn    atomic.Int32 // the loop that receives
 	since   [mostLoops]atomic.Int64
@@ -176,14 +177,15 @@ func (r *Redirector) read(c *notify.Call, at, length uint64) []byte {
 	return b
 }
 
-// wants reports that a program asks a nameserver at an address by itself.
+// wants reports that a program asks a nameserver at an address by itself. Whether
+// the program still waits is to be asked before anything is done to it.
 func (r *Redirector) wants(c *notify.Call, b []byte) (a address, ok bool) {
 	a, ok = parseAddress(b)
 	if !ok || a.Port() != dnsPort || !r.All && !r.servers.has(a.Addr()) {
 		return a, false
 	}
 	code, err := r.places.of(int(c.TID), c.IP)
-	if err != nil || !r.Listener.Valid(c.ID) {
+	if err != nil {
 		return a, false
 	}
 	if !code.own {
