@@ -16,15 +16,14 @@ import (
 	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
 )
 
-// Front runs a program to its end, in a process that does nothing else: it takes
-// over its signals, and lets go of its standard input and output and, unless a
+// Front runs a program to its end, in a process that does nothing else, and has
+// not asked for signals: it takes them over, and lets go of its standard input and output and, unless a
 // report is asked for, of standard error. When nothing could be started the error
 // is a [*StartError], of the program, or an [*UnsupportedError], of this machine.
 //
 // Say is called once, before the program begins to work, where the way is another
 // one than was asked for. Resolver is for when the keeper dies.
 func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Way, string)) (Status, Report, error) {
-	signal.Reset()
 	if p.Via != Proxy && redirect.Active() {
 		say(Nested, "")
 		err := unix.Exec(p.Path, p.Args, p.Env)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/signal"
 	"slices"
 	"time"
 
@@ -18,14 +17,16 @@ import (
 
 // Keep is what the process that [Front] starts does, with the descriptor that
 // it was given, the program's arguments and environment, and the command to start
-// others like it. It returns when nobody is left that it would serve.
+// others like it. It returns when nobody is left that it would serve. Its process
+// has not asked for signals.
 func Keep(ctx context.Context, fd int, args, env, keeper []string, resolver Resolver) error {
 	unix.CloseOnExec(fd)
 	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_SEQPACKET {
 		return errNoOrder
 	}
-	signal.Reset() // what is ignored stays ignored, for the program too
-	_ = listen()   // and forget the rest, which is for the program, until it has begun
+	// What is ignored stays ignored, for the program too, and the rest, which is for
+	// the program, is forgotten until that has begun.
+	_ = listen()
 	w := &wire{fd}
 	m, fds, err := w.receive()
 	switch {

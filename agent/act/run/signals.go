@@ -31,7 +31,9 @@ var passed = func() []os.Signal {
 var ofTerminal = []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH}
 
 // listen returns the signals that are to be passed on. Those that are ignored,
-// as by nohup, stay so, for the program too.
+// as by nohup, stay so, for the program too. Each takes two switches of threads
+// in the Go runtime, and so would each of signal.Reset, which is why this process
+// must not have asked for any before.
 func listen() chan os.Signal {
 	signals := make(chan os.Signal, 64)
 	for _, s := range passed {

@@ -7,14 +7,27 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	_ "github.com/lifeline-go/lifeline/names/getaddrinfo" // names are asked of the C library too
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.Background(), func() {}
+	if !passesSignals(os.Args[1:]) {
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	}
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// passesSignals reports that the command is run, or its keeper, whose signals
+// are those of the program that it runs. To ask for them and to give them back
+// would take a millisecond each.
+func passesSignals(args []string) bool {
+	i := slices.IndexFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "-") })
+	return i >= 0 && (args[i] == runName || args[i] == keeperName)
 }

@@ -26,6 +26,8 @@ const (
 	exitNotFound      = 127
 )
 
+const runName = "run"
+
 // keeperName is the hidden command of the process that keeps a program.
 const keeperName = "run-keeper"
 
@@ -39,7 +41,7 @@ type runFlags struct {
 func newRun() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   "run [flags] -- CMD [ARG…]",
+		Use:   runName + " [flags] -- CMD [ARG…]",
 		Short: "Runs an unmodified program so that its names resolve as the operating system resolves them",
 		Long: "Static Go programs (kubectl, helm, terraform …) ask the nameservers of resolv.conf by themselves and\n" +
 			"fail where only the operating system knows a name: on a VPN, say. This runs one, with all that it\n" +
