@@ -60,6 +60,7 @@ type keeping struct {
 	server  *server
 	why     string // it is not seccomp
 	process *os.File
+	stopped bool          // the front was told so last
 	acks    chan struct{} // what the front has understood
 	over    chan struct{} // the program has ended
 }
@@ -174,10 +175,14 @@ func (k *keeping) gone() {
 func (k *keeping) tell(wait unix.WaitStatus) {
 	switch {
 	case wait.Stopped():
+		k.stopped = true
 		_ = k.wire.send(message{Stopped: wait.StopSignal()})
 	case wait.Continued():
 		k.wake()
 	default:
+		if k.stopped { // it went on and ended before it was seen to go on
+			k.wake()
+		}
 		_ = k.wire.send(message{Ended: &ended{wait, k.server.report(k.why)}})
 		close(k.over)
 	}
@@ -186,6 +191,7 @@ func (k *keeping) tell(wait unix.WaitStatus) {
 // wake lets the front go on, which stopped with the program: it may be about to,
 // so once may not be enough.
 func (k *keeping) wake() {
+	k.stopped = false
 	if k.wire.send(message{Continued: true}) != nil {
 		return
 	}
