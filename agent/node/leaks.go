@@ -51,6 +51,7 @@ type Openers struct {
 type running struct {
 	pidfd   int    // tells it from a later one with its PID; -1 when it could not be opened
 	exec    uint32 // of the program that it runs, 0 = not known yet
+	image   string // of it, for as long as exec is not known
 	wanted  bool
 	name    string
 	binary  fact.Program
@@ -154,7 +155,7 @@ func (o *Openers) Follow(pid int32) error {
 // when there is none yet.
 func (o *Openers) process(pid int32, exec uint32) *running {
 	r := o.programs[pid]
-	if r != nil && exec != 0 && r.exec != 0 && exec > r.exec { // another program: the old one's symbols are of no use
+	if r != nil && exec != 0 && (exec > r.exec && r.exec != 0 || r.exec == 0 && image(pid) != r.image) { // another program: the old one's symbols are of no use
 		o.drop(pid, r)
 		r = nil
 	}
@@ -168,8 +169,15 @@ func (o *Openers) process(pid int32, exec uint32) *running {
 	return r
 }
 
+// image tells apart the programs that a process runs in turn: where the kernel has
+// put each, getauxval(3). It is empty where that is not to be seen.
+func image(pid int32) string {
+	auxv, _ := os.ReadFile(fmt.Sprintf("/proc/%d/auxv", pid))
+	return string(auxv)
+}
+
 func (o *Openers) open(pid int32) *running {
-	r := &running{pidfd: -1}
+	r := &running{pidfd: -1, image: image(pid)}
 	r.pidfd, r.failed = unix.PidfdOpen(int(pid), 0)
 	if r.failed != nil {
 		return r
