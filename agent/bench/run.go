@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -133,7 +134,9 @@ func copyProgram(from, to string) error {
 
 // command is a program on the machine, as nobody, with lifeline run or without.
 func (v *vpn) command(with bool, line ...string) *exec.Cmd {
-	user := []string{"--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}
+	// Killed, this process leaves nothing running: setpriv sets that anew after the
+	// change of the user, which takes it back.
+	user := []string{"--pdeathsig=KILL", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"}
 	if with {
 		user = append(user, v.file("lifeline"), "run", "--")
 	}
@@ -145,6 +148,8 @@ func (v *vpn) command(with bool, line ...string) *exec.Cmd {
 // output runs a command to its end and returns what it printed, and for how long
 // it ran.
 func output(ctx context.Context, cmd *exec.Cmd) (text string, took time.Duration, err error) {
+	runtime.LockOSThread() // it ends with the thread that starts it
+	defer runtime.UnlockOSThread()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	began := time.Now()
