@@ -187,7 +187,9 @@ func TestNamesAgree(t *testing.T) {
 			}
 			cases += len(env.questions())
 			t.Run(name, func(t *testing.T) {
-				t.Parallel()
+				if env.slow {
+					t.Parallel()
+				}
 				env.compare(t, etc, references, differ)
 			})
 		}
@@ -215,7 +217,21 @@ func (env environment) questions() (all []string) {
 	return all
 }
 
+// compare asks up to three times: on a busy machine the C library gives up on a
+// nameserver that answers late, and no two do so at the same moment.
 func (env environment) compare(t *testing.T, etc *Etc, references map[string]string, differ *differences) {
+	var wrong []string
+	for range 3 {
+		if wrong = env.differences(t, etc, references, differ); len(wrong) == 0 {
+			return
+		}
+	}
+	for _, text := range wrong {
+		t.Error(text)
+	}
+}
+
+func (env environment) differences(t *testing.T, etc *Etc, references map[string]string, differ *differences) (wrong []string) {
 	questions := env.questions()
 	wants := make(map[string]map[string]string)
 	for libc, program := range references {
@@ -229,10 +245,11 @@ func (env environment) compare(t *testing.T, etc *Etc, references map[string]str
 		for _, question := range questions {
 			g, w := got[question], want[question]
 			if g != w && !differ.explain(way, question, g, w, wants["glibc"][question]) {
-				t.Errorf("%s: %s: %s, want %s", way, question, g, w)
+				wrong = append(wrong, fmt.Sprintf("%s: %s: %s, want %s", way, question, g, w))
 			}
 		}
 	}
+	return wrong
 }
 
 // differences are those that docs/names.md explains, counted.

@@ -262,7 +262,9 @@ func TestHostileGreeting(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	_, client, err := hostile(func(byte, []byte, []byte) string { time.Sleep(20 * s); return "\x02\x00\x00\x00\x03" }).connect(t, sftp.Options{Idle: s / 2})
+	over := make(chan struct{})
+	defer close(over)
+	_, client, err := hostile(func(byte, []byte, []byte) string { <-over; return "\x02\x00\x00\x00\x03" }).connect(t, sftp.Options{Idle: s / 2})
 	if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 15*s || client.Err() != nil {
 		t.Errorf("%v after %v", err, took)
 	}

@@ -40,7 +40,7 @@ func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Wa
 	}
 	f.wire = ours
 	o := &order{Via: p.Via, All: p.All, Report: p.Report, Path: p.Path}
-	if session, _ := unix.Getsid(0); session != unix.Getpid() { // whose leader cannot leave its group
+	if links() {
 		o.Group = unix.Getpgrp()
 	}
 	_, err = spawn(p.Keeper, p.Args, p.Env, theirs, o.Group != 0)
@@ -60,6 +60,20 @@ func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Wa
 		}
 	}
 	return f.wait(ctx)
+}
+
+// links reports whether this process has its group know a shell, which can stop it
+// and let it go on: its parent is in the same session and in another group. Then
+// the keeper must do that in its place. Otherwise it must not: a group that nobody
+// links is sent SIGHUP, if one in it is stopped, when the last who did has ended
+// (setpgid(2), kill_orphaned_pgrp in kernel/exit.c). The leader of a session never
+// does, and cannot leave its group.
+func links() bool {
+	session, _ := unix.Getsid(0)
+	parent := unix.Getppid()
+	theirs, err := unix.Getsid(parent)
+	group, err2 := unix.Getpgid(parent)
+	return err == nil && err2 == nil && session != unix.Getpid() && theirs == session && group != unix.Getpgrp()
 }
 
 // front is the process that the user started.

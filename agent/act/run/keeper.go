@@ -195,7 +195,7 @@ func (k *keeping) wake() {
 	if k.wire.send(message{Continued: true}) != nil {
 		return
 	}
-	for range 100 {
+	for range 1500 { // a machine may be busy
 		if unix.PidfdSendSignal(k.front, unix.SIGCONT, nil, 0) != nil {
 			return
 		}

@@ -327,7 +327,7 @@ func TestWhichConnection(t *testing.T) {
 		said := manager.read()
 		asked[said[0]] = said[1]
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(2 * time.Second) // so that each waits, also where the machine is busy
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", manager.pid))
 	if err != nil {
 		t.Fatal(err)
@@ -340,7 +340,7 @@ func TestWhichConnection(t *testing.T) {
 		}
 	}
 	found := 0
-	for _, g := range parked(t, manager.pid, 300*time.Millisecond).Parked {
+	for _, g := range parked(t, manager.pid, time.Second).Parked {
 		address, ok := asked[strconv.FormatUint(g.ID, 10)]
 		if !ok {
 			continue
