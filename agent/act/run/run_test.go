@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -252,6 +253,19 @@ func TestReport(t *testing.T) {
 		if !strings.Contains(o.stderr, want) {
 			t.Errorf("the report does not say %q:\n%s", want, o.stderr)
 		}
+	}
+}
+
+// A script that nobody controls, as in CI, has a stopped child: that the program
+// ends does not hang up the script.
+func TestBesideTheStopped(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, onlyDead)
+	const script = `trap 'echo hung up' HUP; sleep 60 & kill -STOP $!; "$@"; kill -KILL $!; echo over`
+	cmd := b.command("/bin/sh", "-c", script, "sh", b.binary(), "front", "/bin/echo", "done")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if o := b.run(cmd); o.code != 0 || o.stdout != "done\nover\n" {
+		t.Errorf("exit code %d: %q %q", o.code, o.stdout, o.stderr)
 	}
 }
 
