@@ -62,6 +62,7 @@ var layers = []layer{
 
 	{"agent/fact", pure, []string{"bound"}, "what was seen: plain values"},
 	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
+	{"agent/state", pure, []string{"agent/fact", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
 	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},
