@@ -52,6 +52,7 @@ var dependencies = map[string]map[string]string{
 		"github.com/rogpeppe/go-internal": "testscript: the command is tested as it is typed; txtar: programs that the lab builds, each in one file",
 		"github.com/spf13/cobra":          "subcommands, flags, help",
 		"github.com/spf13/pflag":          "help shows the flags of a command and of all commands as one list",
+		"go.yaml.in/yaml/v3":              "the policy file: a parser that keeps line numbers; the one that the YAML organisation keeps after gopkg.in/yaml.v3 was left",
 		"golang.org/x/crypto":             "keys and callbacks of package ssh are those of x/crypto",
 		"golang.org/x/net":                "dnsmessage: what a nameserver answers",
 		"golang.org/x/sys":                "system calls",

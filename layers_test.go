@@ -35,6 +35,7 @@ const (
 	xnet    = "golang.org/x/net"
 	netlink = "github.com/mdlayher/netlink"
 	ebpf    = "github.com/cilium/ebpf"
+	yaml    = "go.yaml.in/yaml/v3"
 )
 
 // layers is the architecture: source → fact → verdict → show. A package that
@@ -63,6 +64,7 @@ var layers = []layer{
 	{"agent/fact", pure, []string{"bound"}, "what was seen: plain values"},
 	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
 	{"agent/state", pure, []string{"agent/fact", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
+	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
 	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},
@@ -124,7 +126,7 @@ var testImports = []string{"internal/leakcheck", "ledger", "lifelinetest", "inte
 // pureImports is all of the standard library that does no I/O by itself and
 // that pure packages have had a reason to use.
 var pureImports = []string{
-	"bytes", "cmp", "encoding/binary", "encoding/json", "errors", "fmt", "iter", "maps", "math", "math/bits", "net/netip",
+	"bytes", "cmp", "encoding/binary", "encoding/json", "errors", "fmt", "io", "iter", "maps", "math", "math/bits", "net/netip", "net/url",
 	"slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
 }
 
