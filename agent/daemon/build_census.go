@@ -1,0 +1,154 @@
+package daemon
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+	"github.com/lifeline-go/lifeline/bound"
+)
+
+// counts is what a census says, without the facts that it rests on.
+type counts struct {
+	totals state.Totals
+	links  []state.Link
+	calls  []state.Waiting
+	peers  []state.Peer
+	keys   []peerKey // of peers
+}
+
+// counted makes counts of a census and the one before, which may be nil.
+func counted(m, earlier *fact.Machine) counts {
+	c := counts{totals: totals(m, earlier)}
+	for _, p := range verdict.Peers(m) {
+		c.peers = append(c.peers, peerOf(m, &p))
+		c.keys = append(c.keys, peerKey{p.Netns, p.Interface, p.Addr})
+	}
+	c.totals.Peers = len(c.peers)
+	for _, w := range verdict.Unanswered(m, unanswered) {
+		if len(c.calls) == state.MostWaiting {
+			break
+		}
+		c.calls = append(c.calls, waitingOf(&w))
+	}
+	return c
+}
+
+func totals(m, earlier *fact.Machine) state.Totals {
+	t := state.Totals{Sockets: len(m.Sockets), Families: map[string]int{}, TCP: map[string]int{}, Namespaces: len(m.Namespaces), Looked: m.Time, Took: m.Took.Seconds()}
+	for i := range m.Sockets {
+		s := &m.Sockets[i]
+		t.Families[s.Family.String()]++
+		if s.Protocol == fact.TCP {
+			t.TCP[s.State.String()]++
+		}
+	}
+	owns := make(map[int32]bool)
+	for i := range m.Sockets {
+		for _, o := range m.Sockets[i].Owners {
+			owns[o.PID] = true
+		}
+	}
+	t.Processes = len(owns)
+	for i := range m.Processes {
+		if f, ok := m.Processes[i].Files.Get(); ok && f.Limit > 0 && f.Limit != math.MaxUint64 {
+			t.Files = greatest(t.Files, float64(f.Open)/float64(f.Limit))
+		}
+	}
+	for i := range m.Conntrack {
+		count, counted := m.Conntrack[i].Count.Get()
+		most, limited := m.Conntrack[i].Max.Get()
+		if counted && limited && most > 0 {
+			t.Conntrack = greatest(t.Conntrack, float64(count)/float64(most))
+		}
+	}
+	if earlier != nil {
+		t.Resent = resent(m, earlier)
+	}
+	return t
+}
+
+func greatest(a *float64, b float64) *float64 {
+	if a != nil && *a >= b {
+		return a
+	}
+	return &b
+}
+
+// resent is how many segments a second were sent again between two looks, on the
+// connections that both have.
+func resent(m, earlier *fact.Machine) *float64 {
+	span := m.Time.Sub(earlier.Time).Seconds()
+	if span <= 0 {
+		return nil
+	}
+	before := make(map[uint64]uint32)
+	for i := range earlier.Sockets {
+		if s := &earlier.Sockets[i]; s.Conn != nil && s.Conn.TotalRetransmit > 0 {
+			before[s.Cookie] = s.Conn.TotalRetransmit
+		}
+	}
+	var n uint32
+	for i := range m.Sockets {
+		if s := &m.Sockets[i]; s.Conn != nil && s.Conn.TotalRetransmit > before[s.Cookie] {
+			n += s.Conn.TotalRetransmit - before[s.Cookie]
+		}
+	}
+	rate := float64(n) / span
+	return &rate
+}
+
+func peerOf(m *fact.Machine, p *verdict.Peer) state.Peer {
+	out := state.Peer{Peer: p.Addr.String(), Netns: p.Netns, Count: p.Count, Verdict: p.Verdict.String(), Unknown: p.Unknown, Processes: []state.Holder{}}
+	if quiet, ok := p.Quiet.Get(); ok {
+		ms := quiet.Milliseconds()
+		out.QuietMS = &ms
+		if p.Verdict == verdict.Silent {
+			since := m.Time.Add(-quiet)
+			out.Since = &since
+		}
+	}
+	for _, h := range p.Processes[:min(len(p.Processes), 8)] {
+		out.Processes = append(out.Processes, state.Holder(h))
+	}
+	out.Idle, out.Never = boundOf(p.Idle)
+	out.Sending, _ = boundOf(p.Sending)
+	return out
+}
+
+// boundOf is a bound in seconds, nil where it is unknown or never ends.
+func boundOf(b fact.Known[bound.Bound]) (s *float64, never bool) {
+	v, ok := b.Get()
+	if !ok {
+		return nil, false
+	}
+	if v.Never() {
+		return nil, true
+	}
+	return number(fact.Seen(v.After)), false
+}
+
+// number is a time in seconds, nil where it is unknown.
+func number(d fact.Known[time.Duration]) *float64 {
+	v, ok := d.Get()
+	if !ok {
+		return nil
+	}
+	s := v.Seconds()
+	return &s
+}
+
+func waitingOf(w *verdict.Waiting) state.Waiting {
+	out := state.Waiting{PID: w.PID, Process: w.Process, Count: w.Count, Since: w.Since.Seconds(), Goroutines: []string{}}
+	if w.Peer.IsValid() {
+		out.Peer = w.Peer.String()
+	}
+	out.Acknowledged, _ = w.Acknowledged.Get()
+	for _, g := range w.Goroutines[:min(len(w.Goroutines), 5)] {
+		out.Goroutines = append(out.Goroutines, strings.TrimSpace(g.For+" "+place(g.Asked)))
+	}
+	return out
+}

@@ -1,0 +1,136 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/lifeline-go/lifeline/agent/census"
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+	"github.com/lifeline-go/lifeline/bound"
+)
+
+const (
+	usualConnections = 100
+	mostConnections  = 1000
+)
+
+// sorts are the orders of connections, by name.
+var sorts = map[string]func(a, b *state.Connection) int{
+	"bound": func(a, b *state.Connection) int {
+		return cmp.Or(truth(b.Never)-truth(a.Never), compareKnown(b.Idle, a.Idle))
+	},
+	"idle":    func(a, b *state.Connection) int { return compareKnown(b.HeardMS, a.HeardMS) },
+	"queue":   func(a, b *state.Connection) int { return cmp.Compare(b.Send+b.Receive, a.Send+a.Receive) },
+	"peer":    func(a, b *state.Connection) int { return strings.Compare(a.Remote, b.Remote) },
+	"process": func(a, b *state.Connection) int { return strings.Compare(a.Process.Name, b.Process.Name) },
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// compareKnown puts what is unknown below all that is known.
+func compareKnown[T cmp.Ordered](a, b *T) int {
+	if a == nil || b == nil {
+		return truth(a != nil) - truth(b != nil)
+	}
+	return cmp.Compare(*a, *b)
+}
+
+// connections answers a query by a census.
+func connections(m *fact.Machine, q state.Query) (state.Connections, error) {
+	out := state.Connections{Time: m.Time, List: []state.Connection{}}
+	order := sorts[cmp.Or(q.Sort, "bound")]
+	if order == nil {
+		return out, fmt.Errorf("connections are not sorted by %q: take bound, idle, queue, peer or process", q.Sort)
+	}
+	filter := census.Filter{Process: q.Process, PID: q.PID}
+	if q.Peer != "" {
+		var err error
+		if filter.Peer, err = prefix(q.Peer); err != nil {
+			return out, err
+		}
+	}
+	for i := range m.Sockets {
+		s := &m.Sockets[i]
+		if !s.Remote.IsValid() || s.Remote.Port() == 0 || !filter.Match(m, s) || q.State != "" && !strings.EqualFold(s.StateName(), q.State) {
+			continue
+		}
+		out.List = append(out.List, connectionOf(m, s))
+	}
+	out.Total = len(out.List)
+	slices.SortStableFunc(out.List, func(a, b state.Connection) int {
+		return cmp.Or(order(&a, &b), cmp.Compare(a.Cookie, b.Cookie))
+	})
+	after := min(max(q.After, 0), len(out.List))
+	most := q.Most
+	if most <= 0 {
+		most = usualConnections
+	}
+	most = min(most, mostConnections, len(out.List)-after)
+	out.List = slices.Clone(out.List[after : after+most])
+	return out, nil
+}
+
+// prefix reads an address or a network.
+func prefix(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		a = a.WithZone("").Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, fmt.Errorf("%q is no address and no network: take one such as 10.77.1.2 or 10.48.0.0/14", text)
+	}
+	return p.Masked(), nil
+}
+
+func connectionOf(m *fact.Machine, s *fact.Socket) state.Connection {
+	c := state.Connection{Cookie: s.Cookie, Protocol: s.Protocol.String(), State: s.StateName(), Local: s.Local.String(), Remote: s.Remote.String(),
+		Netns: s.Netns, Send: s.SendQueue, Receive: s.RecvQueue}
+	if len(s.Owners) > 0 {
+		c.Process = state.Holder{PID: s.Owners[0].PID, Count: len(s.Owners)}
+		if p := m.Process(s.Owners[0].PID); p != nil {
+			c.Process.Name = p.Name
+		}
+	}
+	if s.Conn != nil {
+		heard, rtt := s.Conn.Heard().Milliseconds(), s.Conn.RTT.Seconds()*1000
+		c.HeardMS, c.RTTMS, c.Resent = &heard, &rtt, s.Conn.TotalRetransmit
+	}
+	if b, ok := m.BoundConn(s); ok && s.State == fact.Established {
+		idle := b.Idle()
+		c.ByIdle = idle.By.String()
+		c.Idle, c.Never = boundOf(fact.Seen(idle))
+		c.Sending, _ = boundOf(fact.Known[bound.Bound]{Value: b.Sending(), OK: true})
+	}
+	return c
+}
+
+// loss is [verdict.Loss] as it is published.
+func loss(dead netip.Prefix, l verdict.Loss) state.Loss {
+	out := state.Loss{Peer: dead.String(), Count: l.Count, Addresses: l.Addresses, Unknown: l.Unknown, Idle: noticeOf(l.Idle), Sending: noticeOf(l.Sending), Processes: []state.Stake{}}
+	if dead.IsSingleIP() {
+		out.Peer = dead.Addr().String()
+	}
+	for _, s := range l.Processes {
+		out.Processes = append(out.Processes, state.Stake{Holder: state.Holder(s.Holder), Idle: noticeOf(s.Idle), Sending: noticeOf(s.Sending)})
+	}
+	if l.Transit != nil {
+		n := len(l.Transit)
+		out.Transit = &n
+	}
+	return out
+}
+
+func noticeOf(n verdict.Notice) state.Notice {
+	return state.Notice{First: number(n.First), Last: number(n.Last), Never: n.Never}
+}

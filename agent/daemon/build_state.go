@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+)
+
+// peerKey tells peers apart.
+type peerKey struct {
+	netns, iface uint32
+	addr         netip.Addr
+}
+
+// known is what the sources have told so far. Each value in it is replaced and
+// never changed, so that a State may share it.
+type known struct {
+	life     verdict.Lives
+	counts   counts
+	names    *state.Names
+	sites    []state.Site
+	sitesAll int
+	watching bool                  // peers are watched
+	silent   map[peerKey]time.Time // since when, by that watch
+	blind    map[string][]fact.Blind
+	looked   map[string]time.Time
+}
+
+// found takes in what a source found, and what it could not see.
+func (k *known) found(now time.Time, source string, found []verdict.Finding, blind []fact.Blind) {
+	if k.blind == nil {
+		k.blind, k.looked = make(map[string][]fact.Blind), make(map[string]time.Time)
+	}
+	k.blind[source], k.looked[source] = blind, now
+	k.life.Look(now, source, found)
+}
+
+// fill puts what is known into a State.
+func (k *known) fill(s *state.State, now time.Time) {
+	s.Findings = findings(k.life.List(now))
+	s.Totals, s.Links, s.Calls = k.counts.totals, k.counts.links, k.counts.calls
+	s.Totals.Sites = k.sitesAll
+	s.Peers = k.peers(now)
+	s.Leaks, s.Names = k.sites, k.names
+	s.Blind = []state.Blind{}
+	for _, source := range slices.Sorted(maps.Keys(k.blind)) {
+		for _, b := range k.blind[source] {
+			line := state.Blind{Source: b.Source, Error: b.Error}
+			if b.Needs != "" {
+				line.Needs = &b.Needs
+			}
+			if !slices.ContainsFunc(s.Blind, func(o state.Blind) bool { return o.Source == line.Source && o.Error == line.Error }) {
+				s.Blind = append(s.Blind, line)
+			}
+		}
+	}
+	s.Links, s.Calls, s.Leaks = list(s.Links), list(s.Calls), list(s.Leaks)
+	s.Acts = []state.Act{}
+}
+
+// list is never null in JSON.
+func list[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
+}
+
+// peers are those of the census, with the verdicts of the watch.
+func (k *known) peers(time.Time) []state.Peer {
+	out := make([]state.Peer, 0, len(k.counts.peers))
+	for i, p := range k.counts.peers {
+		if since, is := k.silent[k.counts.keys[i]]; is {
+			p.Verdict, p.Since = verdict.Silent.String(), &since
+		}
+		out = append(out, p)
+	}
+	slices.SortStableFunc(out, func(a, b state.Peer) int {
+		return cmp.Compare(worse(b.Verdict), worse(a.Verdict))
+	})
+	return out[:min(len(out), state.MostPeers)]
+}
+
+func worse(v string) int {
+	return slices.Index([]string{verdict.Alive.String(), verdict.Unsure.String(), verdict.Silent.String()}, v)
+}
+
+// asks is which source must have looked for a promise to be kept.
+var asks = []string{verdict.Names: fromNames, verdict.Calls: fromCensus, verdict.Silence: fromCensus, verdict.Leaks: fromCensus}
+
+// promises says how it stands with the four, by what else is in the State.
+func promises(s *state.State) []state.Promise {
+	all := make([]state.Promise, 0, len(asks))
+	for p, source := range asks {
+		all = append(all, promise(s, verdict.Promise(p), source))
+	}
+	return all
+}
+
+func promise(s *state.State, of verdict.Promise, from string) state.Promise {
+	p := state.Promise{Promise: of, Status: state.Unknown, Summary: "not looked at yet"}
+	var worst *state.Finding
+	for i := range s.Findings {
+		f := &s.Findings[i]
+		if f.Promise != of || f.Resolved != nil || f.Cause != "" {
+			continue
+		}
+		if f.Severity > verdict.Info {
+			p.Findings++
+		}
+		if worst == nil || f.Severity > worst.Severity {
+			worst = f
+		}
+	}
+	stale := ""
+	for i := range s.Sources {
+		if src := &s.Sources[i]; src.Name == from {
+			p.Looked = src.Last
+			stale = cmp.Or(src.Off, src.Error)
+		}
+	}
+	switch {
+	case worst != nil && worst.Severity == verdict.Fail:
+		p.Status, p.Summary = state.Broken, worst.Title
+	case worst != nil && worst.Severity == verdict.Warn:
+		p.Status, p.Summary = state.Warned, worst.Title
+	case stale != "":
+		p.Summary = "could not be looked at: " + stale
+	case p.Looked != nil:
+		p.Status, p.Summary = state.Kept, examined(s, of)
+	}
+	return p
+}
+
+// examined says what was looked at and found well.
+func examined(s *state.State, of verdict.Promise) string {
+	t := &s.Totals
+	switch of {
+	case verdict.Names:
+		if s.Names != nil {
+			return fmt.Sprintf("%s asked", many(len(s.Names.Servers), "nameserver"))
+		}
+		return "how names are resolved was looked at"
+	case verdict.Calls:
+		return fmt.Sprintf("no call known to wait for its answer among those of %s", many(t.Processes, "process"))
+	case verdict.Silence:
+		return fmt.Sprintf("%s of %s looked at, none silent", many(t.TCP[fact.Established.String()], "connection"), many(t.Peers, "peer"))
+	}
+	return fmt.Sprintf("%s of %s looked at", many(t.Sockets, "socket"), many(t.Processes, "process"))
+}
+
+// many is a number with its noun.
+func many(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if noun == "process" {
+		noun += "e"
+	}
+	return verdict.Number(n) + " " + noun + "s"
+}

@@ -1,0 +1,247 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+	"github.com/lifeline-go/lifeline/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
+
+// running starts a Daemon and returns what ends it.
+func running(t *testing.T, d *Daemon) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	return func() error { cancel(); return <-ended }
+}
+
+// until waits for a State that fits.
+func until(t *testing.T, d *Daemon, fits func(*state.State) bool) *state.State {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	for seq := uint64(0); ; {
+		s, err := d.Wait(ctx, seq)
+		if err != nil {
+			last, _ := json.Marshal(d.State())
+			t.Fatalf("no such State came: %v; the last is %s", err, last)
+		}
+		if fits(s) {
+			return s
+		}
+		seq = s.Seq
+	}
+}
+
+func sourceOf(s *state.State, name string) state.Source {
+	for _, src := range s.Sources {
+		if src.Name == name {
+			return src
+		}
+	}
+	return state.Source{}
+}
+
+// A source that hangs is late, is not asked again, and holds up nobody, the end
+// included.
+func TestHangingSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Options{})
+		release, hung, others := make(chan struct{}), 0, 0
+		d.sources = []*source{
+			{name: "stuck", every: time.Second, bound: 3 * time.Second, look: func(context.Context) (time.Duration, error) {
+				hung++
+				<-release
+				return 0, nil
+			}},
+			{name: "well", every: time.Second, bound: time.Second, look: func(context.Context) (time.Duration, error) {
+				others++
+				return 0, nil
+			}},
+		}
+		stop := running(t, d)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s := d.State()
+		if stuck := sourceOf(s, "stuck"); !stuck.Late || !strings.Contains(stuck.Error, "under way") || stuck.Last != nil {
+			t.Errorf("the source that hangs is %+v", stuck)
+		}
+		if well := sourceOf(s, "well"); well.Late || well.Last == nil || well.Error != "" {
+			t.Errorf("the other is %+v", well)
+		}
+		if hung != 1 || others < 55 {
+			t.Errorf("the source that hangs was asked %d times, the other %d times", hung, others)
+		}
+		if err := stop(); err == nil || !strings.Contains(err.Error(), "stuck") || strings.Contains(err.Error(), "well") {
+			t.Errorf("the end says %v", err)
+		}
+		close(release)
+	})
+}
+
+// However often facts come, States come at a pace that readers can follow.
+func TestPublishedCalmly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Options{})
+		d.sources = []*source{{name: "busy", every: time.Millisecond, bound: time.Second, look: func(context.Context) (time.Duration, error) { return 0, nil }}}
+		stop := running(t, d)
+		time.Sleep(10 * time.Second)
+		if seq := d.State().Seq; seq < 20 || seq > 42 {
+			t.Errorf("%d States in 10 s", seq)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWaitEnds(t *testing.T) {
+	d := New(Options{})
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	if _, err := d.Wait(ctx, d.State().Seq); err != context.Canceled {
+		t.Errorf("Wait returned %v", err)
+	}
+	if s, err := d.Wait(ctx, 0); err != nil || s.Seq != 1 {
+		t.Errorf("the State that is there: %v, %v", s, err)
+	}
+	for _, p := range d.State().Promises {
+		if p.Status != state.Unknown {
+			t.Errorf("%v is %s before anything was looked at", p.Promise, p.Status)
+		}
+	}
+}
+
+// On this machine: each source looks, and the census has the test's connection.
+func TestThisMachine(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	d := New(Options{Passive: true})
+	stop := running(t, d)
+	s := until(t, d, func(s *state.State) bool {
+		return sourceOf(s, fromCensus).Last != nil && sourceOf(s, fromNames).Last != nil && sourceOf(s, fromLeaks).Last != nil
+	})
+	if s.Totals.Sockets == 0 || s.Totals.Processes == 0 || len(s.Promises) != 4 || s.Names == nil || len(s.Names.Config) == 0 {
+		t.Errorf("the State says little: %+v", s)
+	}
+	got, err := d.Connections(t.Context(), state.Query{PID: int32(os.Getpid()), State: "ESTABLISHED", Peer: "127.0.0.1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, one := range got.List {
+		found = found || one.Local == c.LocalAddr().String()
+	}
+	if !found {
+		t.Errorf("%s is not among the connections: %+v", c.LocalAddr(), got)
+	}
+	if l, err := d.WhatIf(t.Context(), netip.MustParsePrefix("203.0.113.0/24")); err != nil || l.Count != 0 {
+		t.Errorf("what if nobody dies: %+v, %v", l, err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConnections(t *testing.T) {
+	m := &fact.Machine{Processes: []fact.Process{{PID: 7, Name: "web"}}}
+	for i := range 150 {
+		m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, Family: fact.IPv4, State: fact.Established, Cookie: uint64(i + 1),
+			Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), 4000),
+			SendQueue: uint32(i), Owners: []fact.Owner{{PID: 7, FD: int32(i)}}})
+	}
+	m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, State: fact.Listen, Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.MustParseAddrPort("0.0.0.0:0")})
+	for _, c := range []struct {
+		q           state.Query
+		total, most int
+		first       uint64
+	}{
+		{state.Query{}, 150, 100, 1},
+		{state.Query{Sort: "queue", Most: 5}, 150, 5, 150},
+		{state.Query{After: 149}, 150, 1, 150},
+		{state.Query{After: 1000}, 150, 0, 0},
+		{state.Query{After: -1, Most: 1 << 30}, 150, 150, 1},
+		{state.Query{Peer: "10.1.0.7"}, 1, 1, 8},
+		{state.Query{Peer: "10.1.0.0/30"}, 4, 4, 1},
+		{state.Query{Process: "db"}, 0, 0, 0},
+		{state.Query{State: "close_wait"}, 0, 0, 0},
+	} {
+		got, err := connections(m, c.q)
+		if err != nil || got.Total != c.total || len(got.List) != c.most || c.most > 0 && got.List[0].Cookie != c.first {
+			t.Errorf("%+v: %d of %d, %v", c.q, len(got.List), got.Total, err)
+		}
+	}
+	for _, q := range []state.Query{{Sort: "colour"}, {Peer: "example.com"}} {
+		if _, err := connections(m, q); err == nil {
+			t.Errorf("%+v was answered", q)
+		}
+	}
+}
+
+// A verdict of the watch breaks a promise at once, and its end is remembered.
+func TestSilentPeer(t *testing.T) {
+	d := New(Options{})
+	addr := netip.MustParseAddr("10.77.1.2")
+	c := verdict.Change{Peer: verdict.Peer{Addr: addr, Count: 4224, Verdict: verdict.Silent}, Time: time.Now()}
+	d.take(func(k *known) {
+		k.counts.peers, k.counts.keys = []state.Peer{{Peer: "10.0.0.9", Verdict: "alive"}, {Peer: addr.String(), Count: 4224, Verdict: "alive"}}, []peerKey{{}, {addr: addr}}
+		k.silent = map[peerKey]time.Time{{addr: addr}: c.Time}
+		k.found(c.Time, fromPeers, []verdict.Finding{silence(&c)}, nil)
+	})
+	d.publish()
+	s := d.State()
+	if len(s.Findings) != 1 || s.Findings[0].Count != 4224 || !strings.Contains(s.Findings[0].Title, "4,224 connections") || !strings.Contains(strings.Join(s.Findings[0].Fix, "\n"), "10.77.1.2") {
+		t.Errorf("found %+v", s.Findings)
+	}
+	if p := s.Promises[verdict.Silence]; p.Status != state.Broken || p.Findings != 1 {
+		t.Errorf("the promise is %+v", p)
+	}
+	if s.Peers[0].Peer != addr.String() || s.Peers[0].Verdict != "silent" || s.Peers[0].Since == nil {
+		t.Errorf("the peers are %+v", s.Peers)
+	}
+	d.take(func(k *known) { k.silent = nil; k.found(time.Now(), fromPeers, nil, nil) })
+	d.publish()
+	if s := d.State(); len(s.Findings) != 1 || s.Findings[0].Resolved == nil || s.Peers[0].Verdict != "alive" {
+		t.Errorf("after its end: %+v", s.Findings)
+	}
+}
+
+func TestSiteOverTime(t *testing.T) {
+	var l leakLook
+	start := time.Date(2026, 11, 20, 14, 5, 0, 0, time.UTC)
+	sites := []verdict.LeakSite{{PID: 7, Process: "web", Peer: "10.0.0.9:80", Verdict: verdict.Leaking, OpenedAt: fact.Call{Func: "main.dial", File: "/src/main.go", Line: 12}}}
+	var out []state.Site
+	for i := range 90 * 6 {
+		sites[0].Open = i
+		out = l.remember(start.Add(time.Duration(i)*10*time.Second), sites)
+	}
+	if n := len(out[0].Over); n != mostMinutes || out[0].Over[n-1] != 539 || out[0].Over[n-2] != 533 || !out[0].First.Equal(start) {
+		t.Errorf("the site is %+v", out[0])
+	}
+	if f := leaking(sites); len(f) != 1 || f[0].Severity != verdict.Fail || !strings.Contains(f[0].Title, "main.dial (main.go:12)") {
+		t.Errorf("found %+v", f)
+	}
+	if out = l.remember(start, nil); len(out) != 0 || len(l.sites) != 0 {
+		t.Error("a site that is gone is kept")
+	}
+}

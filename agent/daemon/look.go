@@ -1,0 +1,180 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/node"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+)
+
+const (
+	censusEvery = 10 * time.Second
+	censusRest  = 200 // a census is followed by so many times the time it took: it takes 0.5 % of a processor at the most
+	censusRare  = 2 * time.Minute
+	namesEvery  = time.Minute
+	leaksEvery  = 10 * time.Second
+	again       = 10 * time.Second // after a watch that failed
+
+	// unanswered is for how long a request must wait to be listed.
+	unanswered = 5 * time.Second
+)
+
+// The sources, by which what each found is known.
+const (
+	fromCensus = "census"
+	fromPeers  = "peers"
+	fromNames  = "names"
+	fromLeaks  = "leaks"
+)
+
+// all makes the sources. Each has a Node of its own, which takes one look at a
+// time.
+func (d *Daemon) all() []*source {
+	leaks := new(leakLook)
+	return []*source{
+		{name: fromPeers, every: again, look: d.watchPeers},
+		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second}, d.lookCensus),
+		withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second}, d.lookNames),
+		{name: fromLeaks, every: leaksEvery, bound: 30 * time.Second, look: d.lookLeaks(leaks), end: leaks.end},
+	}
+}
+
+// withNode gives a source a Node for all its looks.
+func withNode(s *source, look func(context.Context, *node.Node) (time.Duration, error)) *source {
+	n := node.New() // opens nothing yet
+	s.look = func(ctx context.Context) (time.Duration, error) { return look(ctx, n) }
+	s.end = func() { n.Close() }
+	return s
+}
+
+// watchPeers goes on until ctx ends. Its verdicts are known at once, those of the
+// census on the same peers give way to them.
+func (d *Daemon) watchPeers(ctx context.Context) (time.Duration, error) {
+	n := node.New()
+	defer n.Close()
+	silent := make(map[peerKey]verdict.Change)
+	err := n.WatchPeers(ctx, node.PeerWatch{Passive: d.options.Passive}, func(m *fact.Machine, changes []verdict.Change) error {
+		for _, c := range changes {
+			key := peerKey{c.Netns, c.Interface, c.Addr}
+			if delete(silent, key); c.Verdict == verdict.Silent {
+				silent[key] = c
+			}
+		}
+		found, since := make([]verdict.Finding, 0, len(silent)), make(map[peerKey]time.Time, len(silent))
+		for key, c := range silent {
+			found, since[key] = append(found, silence(&c)), c.Time
+		}
+		blind := slices.Clone(m.Blind)
+		d.take(func(k *known) {
+			k.watching, k.silent = true, since
+			k.found(time.Now(), fromPeers, found, blind)
+		})
+		return nil
+	})
+	d.take(func(k *known) { k.watching = false })
+	return again, err
+}
+
+// lookCensus takes a census, and judges it by the one before.
+func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, error) {
+	began := time.Now()
+	m, err := n.Look(ctx, node.Want{Full: true})
+	if err != nil {
+		return 0, err
+	}
+	earlier := d.census // nobody else sets it
+	m.Earlier = earlier
+	found := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return f.Promise == verdict.Names })
+	c := counted(m, earlier)
+	d.looking.Lock()
+	m.Earlier, d.census = nil, m
+	if earlier != nil {
+		n.Recycle(earlier)
+	}
+	d.looking.Unlock()
+	took := time.Since(began)
+	c.totals.Took = took.Seconds()
+	blind := slices.Clone(m.Blind)
+	d.take(func(k *known) {
+		k.counts = c
+		if k.watching { // it knows sooner and better
+			found = slices.DeleteFunc(found, func(f verdict.Finding) bool { return f.Code == silentCode })
+		}
+		k.found(m.Time, fromCensus, found, blind)
+	})
+	return min(max(censusEvery, took*censusRest), censusRare), nil
+}
+
+// lookNames asks the nameservers, and reads how names are resolved.
+func (d *Daemon) lookNames(ctx context.Context, n *node.Node) (time.Duration, error) {
+	w := d.options.Naming
+	w.Probe = !d.options.Passive
+	m, err := n.Names(ctx, w)
+	if err != nil {
+		return 0, err
+	}
+	found := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return f.Promise != verdict.Names })
+	doctor, blind := doctor(m), slices.Clone(m.Blind)
+	d.take(func(k *known) {
+		k.names = doctor
+		k.found(m.Time, fromNames, found, blind)
+	})
+	return namesEvery, nil
+}
+
+// leakLook is what one look at leaks leaves for the next.
+type leakLook struct {
+	node    *node.Node // nil before the first look
+	openers *node.Openers
+	watch   verdict.LeakWatch
+	sites   map[string]*seenSite
+}
+
+// end closes what the looks keep open.
+func (l *leakLook) end() {
+	if l.openers != nil {
+		l.openers.Close()
+		l.node.Close()
+	}
+}
+
+// lookLeaks follows who opens sockets. Without the rights for it, it says so and
+// tries again.
+func (d *Daemon) lookLeaks(l *leakLook) func(context.Context) (time.Duration, error) {
+	return func(ctx context.Context) (time.Duration, error) {
+		if l.openers == nil {
+			n := node.New()
+			openers, err := n.Openers(node.OpenersWant{Uses: true})
+			if err != nil {
+				d.take(func(k *known) { k.found(time.Now(), fromLeaks, nil, []fact.Blind{node.OpenersBlind(err)}) })
+				return time.Minute, errors.Join(err, n.Close())
+			}
+			l.node, l.openers = n, openers
+		}
+		o, err := l.openers.Look(ctx)
+		if err != nil {
+			return 0, err
+		}
+		l.watch.Look(o)
+		sites := l.watch.Sites()
+		if slices.ContainsFunc(sites, func(s verdict.LeakSite) bool { return s.Verdict != verdict.Healthy }) {
+			if err := l.openers.Ends(ctx, o); err != nil {
+				return 0, fmt.Errorf("processes at the other ends: %w", err)
+			}
+			sites = l.watch.Sites()
+		}
+		now := time.Now()
+		published := l.remember(now, sites)
+		blind := slices.Clone(o.Blind)
+		d.take(func(k *known) {
+			k.sites, k.sitesAll = published, len(sites)
+			k.found(now, fromLeaks, leaking(sites), blind)
+		})
+		return leaksEvery, nil
+	}
+}

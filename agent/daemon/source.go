@@ -1,0 +1,91 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+)
+
+// source is one thing that is looked at again and again. Each is followed by a
+// goroutine of its own, so that one that hangs holds up nobody, and is not
+// asked again before it returns.
+type source struct {
+	name  string
+	every time.Duration
+	bound time.Duration // how long a look may take before it is late; 0 = it is meant to go on
+	off   string        // why it is not looked at
+
+	// look looks once; or, where bound is 0, until ctx ends. What it returns is
+	// how long to wait for the next; 0 = every.
+	look func(context.Context) (time.Duration, error)
+	end  func() // closes what the looks keep open; nil: nothing
+
+	// By Daemon.mu:
+	began time.Time // of the look under way; zero when none is
+	late  bool
+	last  time.Time
+	took  time.Duration
+	err   string
+}
+
+// follow looks at a source until ctx ends.
+func (d *Daemon) follow(ctx context.Context, s *source) {
+	if s.end != nil {
+		defer s.end()
+	}
+	for ctx.Err() == nil && s.off == "" {
+		began := time.Now()
+		d.take(func(*known) { s.began = began })
+		next, err := s.look(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if next <= 0 {
+			next = s.every
+		}
+		d.take(func(*known) {
+			s.began, s.late, s.took, s.err = time.Time{}, false, time.Since(began), ""
+			if err != nil {
+				s.err = err.Error()
+			} else {
+				s.last = time.Now()
+			}
+			s.every = next
+		})
+		select {
+		case <-ctx.Done():
+		case <-time.After(next):
+		}
+	}
+}
+
+// turned marks the sources that are late, and reports that there is a new one.
+func (d *Daemon) turned(now time.Time) (news bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.sources {
+		if s.bound > 0 && !s.late && !s.began.IsZero() && now.Sub(s.began) > s.bound {
+			s.late, news = true, true
+		}
+	}
+	return news
+}
+
+// state is the source as it is published.
+func (s *source) state(now time.Time) state.Source {
+	out := state.Source{Name: s.name, Every: s.every.Seconds(), Late: s.late, Error: s.err, Off: s.off}
+	if s.late {
+		out.Error = fmt.Sprintf("under way for %v: it is not asked again before it returns", now.Sub(s.began).Round(time.Second))
+	}
+	if !s.last.IsZero() {
+		last := s.last
+		out.Last = &last
+	}
+	if s.took > 0 {
+		took := s.took.Seconds()
+		out.Took = &took
+	}
+	return out
+}
