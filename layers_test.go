@@ -35,6 +35,7 @@ const (
 	xnet    = "golang.org/x/net"
 	netlink = "github.com/mdlayher/netlink"
 	ebpf    = "github.com/cilium/ebpf"
+	prom    = "github.com/prometheus/client_golang"
 	yaml    = "go.yaml.in/yaml/v3"
 )
 
@@ -65,6 +66,7 @@ var layers = []layer{
 	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
 	{"agent/state", pure, []string{"agent/fact", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
 	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
+	{"agent/export", library, []string{".", "agent/fact", "agent/state", "agent/verdict", prom}, "tells other systems: metrics and alerts, bounded both"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
 	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},

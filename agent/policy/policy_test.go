@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"net/netip"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -159,6 +160,20 @@ func TestIgnores(t *testing.T) {
 		if got := p.Ignores(test.finding); got != test.want {
 			t.Errorf("%s: ignores %v", test.name, got)
 		}
+	}
+}
+
+// TestDocs: the file in the documentation is right, and has the keys of this
+// package's own example.
+func TestDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, file, _ := strings.Cut(string(text), "```yaml\n")
+	file, _, _ = strings.Cut(file, "```")
+	if p, err := policy.Parse([]byte(file)); err != nil || p.Cut == nil || p.Evac == nil || len(p.Tune) != 1 || p.Webhook == "" {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
 
