@@ -1,0 +1,132 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+)
+
+// text is a State as JSON. It is made once for all who want it, and nobody may
+// change it.
+func (s *server) text(of *state.State) ([]byte, error) {
+	e := &s.encoded
+	e.Lock()
+	defer e.Unlock()
+	if e.of == of {
+		return e.text, nil
+	}
+	text, err := json.Marshal(of)
+	if err == nil {
+		e.of, e.text = of, text
+	}
+	return text, err
+}
+
+func (s *server) health(w http.ResponseWriter, _ *http.Request) {
+	now := s.Agent.State()
+	answer(w, struct {
+		OK   bool   `json:"ok"`
+		Run  string `json:"run"`
+		Seq  uint64 `json:"seq"`
+		Host string `json:"host"`
+	}{true, now.Run, now.Seq, now.Host}, nil)
+}
+
+func (s *server) state(w http.ResponseWriter, _ *http.Request) {
+	text, err := s.text(s.Agent.State())
+	answer(w, json.RawMessage(text), err)
+}
+
+func (s *server) findings(w http.ResponseWriter, _ *http.Request) {
+	now := s.Agent.State()
+	answer(w, struct {
+		Schema   string          `json:"schema"`
+		Run      string          `json:"run"`
+		Seq      uint64          `json:"seq"`
+		Findings []state.Finding `json:"findings"`
+	}{now.Schema, now.Run, now.Seq, now.Findings}, nil)
+}
+
+func (s *server) connections(w http.ResponseWriter, r *http.Request) {
+	q, err := queryOf(r.URL.RawQuery)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	found, err := s.Agent.Connections(r.Context(), q)
+	answer(w, found, err)
+}
+
+// queryOf reads the query of a URL: the names are those of [state.Query].
+func queryOf(raw string) (q state.Query, err error) {
+	v, err := values(raw, "peer", "process", "pid", "state", "sort", "after", "most")
+	if err != nil {
+		return q, err
+	}
+	number := func(key string, bits int) (n int64) {
+		if text := v.Get(key); text != "" && err == nil {
+			if n, err = strconv.ParseInt(text, 10, bits); err != nil || n < 0 {
+				err = fmt.Errorf("%s=%q is no number from 0", key, text)
+			}
+		}
+		return n
+	}
+	q = state.Query{Peer: v.Get("peer"), Process: v.Get("process"), PID: int32(number("pid", 32)), State: v.Get("state"),
+		Sort: v.Get("sort"), After: int(number("after", 32)), Most: int(number("most", 32))}
+	return q, err
+}
+
+// values reads a query that has nothing but these keys, each once.
+func values(raw string, keys ...string) (url.Values, error) {
+	v, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, fmt.Errorf("the query cannot be read: %w", err)
+	}
+	for key := range v {
+		if !slices.Contains(keys, key) {
+			return nil, fmt.Errorf("unknown key %q: take %v", key, keys)
+		}
+		if len(v[key]) > 1 {
+			return nil, fmt.Errorf("%s is there %d times: give it once", key, len(v[key]))
+		}
+	}
+	return v, nil
+}
+
+func (s *server) whatIf(w http.ResponseWriter, r *http.Request) {
+	dead, err := deadOf(r.URL.RawQuery)
+	if err != nil {
+		answer(w, nil, err)
+		return
+	}
+	loss, err := s.Agent.WhatIf(r.Context(), dead)
+	answer(w, loss, err)
+}
+
+// deadOf reads whose death is asked about.
+func deadOf(raw string) (netip.Prefix, error) {
+	v, err := values(raw, "peer")
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	text := v.Get("peer")
+	if text == "" {
+		return netip.Prefix{}, errors.New("say who dies: ?peer=10.77.1.2, or a network")
+	}
+	if a, err := netip.ParseAddr(text); err == nil {
+		a = a.WithZone("").Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, fmt.Errorf("peer=%q is no address and no network: take one such as 10.77.1.2 or 10.48.0.0/14", text)
+	}
+	return p.Masked(), nil
+}

@@ -1,0 +1,99 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+	"github.com/lifeline-go/lifeline/bound"
+)
+
+var (
+	//go:embed page.html
+	pageText string
+
+	//go:embed style.css
+	styleText []byte
+
+	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+		"number": verdict.Number, "seconds": secondsText, "bound": boundText, "moment": momentText, "status": statusText,
+		"open": func(f state.Finding) bool { return f.Resolved == nil }, "percent": percentText, "mib": mibText, "value": valueText,
+	}).Parse(pageText))
+)
+
+func style(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	_, _ = w.Write(styleText)
+}
+
+// page is the State to be read, made anew for each who asks.
+func (s *server) page(w http.ResponseWriter, _ *http.Request) {
+	var text bytes.Buffer
+	if err := pageTemplate.Execute(&text, s.Agent.State()); err != nil {
+		refuse(w, http.StatusInternalServerError, fmt.Sprintf("the page cannot be made: %v", err))
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(text.Bytes())
+}
+
+// secondsText is a time in seconds as people read it.
+func secondsText(s *float64) string {
+	if s == nil {
+		return "unknown"
+	}
+	return bound.Format(time.Duration(*s * float64(time.Second)))
+}
+
+func boundText(s *float64, never bool) string {
+	if never {
+		return "never"
+	}
+	return secondsText(s)
+}
+
+func momentText(t any) string {
+	switch t := t.(type) {
+	case time.Time:
+		if !t.IsZero() {
+			return t.Format("2006-01-02 15:04:05")
+		}
+	case *time.Time:
+		if t != nil {
+			return momentText(*t)
+		}
+	}
+	return "not yet"
+}
+
+// statusText is a status in a word, beside its colour.
+func statusText(s state.Status) string {
+	return cmp.Or(map[state.Status]string{state.Kept: "kept", state.Warned: "warning", state.Broken: "broken"}[s], "unknown")
+}
+
+func percentText(f *float64) string {
+	if f == nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.2g %%", *f*100)
+}
+
+func mibText(n *uint64) string {
+	if n == nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("%d MiB", *n>>20)
+}
+
+func valueText(v any) string {
+	if v == nil {
+		return "unknown"
+	}
+	return fmt.Sprint(v)
+}
