@@ -67,6 +67,7 @@ var layers = []layer{
 	{"agent/state", pure, []string{"agent/fact", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
 	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
 	{"agent/export", library, []string{".", "agent/fact", "agent/state", "agent/verdict", prom}, "tells other systems: metrics and alerts, bounded both"},
+	{"agent/deploy", library, []string{"agent/export", yaml}, "board and alert rules, held to the metrics that there are; of these only its tests know"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
 	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},
