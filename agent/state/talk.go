@@ -17,7 +17,7 @@ type End struct {
 type Link struct {
 	From     End      `json:"from"` // on this machine
 	To       End      `json:"to"`   // peer, or program on this machine
-	Port     string   `json:"port"` // of the service: ":8080" where it is served here, ">443" where it is called; "" for several
+	Port     string   `json:"port"` // of the service: ":8080" where it is served here, ">443" where it is called, the path of a unix socket; "" for several, or none
 	Netns    uint32   `json:"netns"`
 	Protocol string   `json:"protocol"` // tcp, udp, unix …; "" for several
 	Count    int      `json:"count"`
