@@ -93,7 +93,7 @@ var layers = []layer{
 	{"agent/source/nameways", library, []string{"agent/fact", "agent/source/route", "internal/dnsclient", "names", xnet, xsys}, "asks for a name in every way there is"},
 
 	{"agent/node", library, []string{"agent/fact", "agent/verdict", "agent/act", "bound", "agent/source/*", xsys}, "joins the sources into one look, and watches peers: what looking leaves open, a poke settles"},
-	{"agent/daemon", library, []string{"agent/fact", "agent/verdict", "agent/state", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
+	{"agent/daemon", library, []string{"agent/fact", "agent/verdict", "agent/state", "agent/policy", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
 	{"agent/web", library, []string{"agent/state", "agent/verdict", "bound"}, "the agent's API, stream and page"},
 	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},
 	{"agent/show", library, []string{"agent/fact", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},

@@ -16,7 +16,7 @@ import (
 // The codes of findings that come from what goes on, not from a look.
 const (
 	silentCode = "S001"
-	leakCode   = "L004" // a line of code that opens sockets and does not close them
+	leakCode   = verdict.LeakingCode // a line of code that opens sockets and does not close them
 )
 
 // findings are lives as they are published.

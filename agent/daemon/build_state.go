@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/policy"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 )
@@ -22,6 +23,8 @@ type peerKey struct {
 // known is what the sources have told so far. Each value in it is replaced and
 // never changed, so that a State may share it.
 type known struct {
+	policy   *policy.Policy // nil = watch all
+	told     state.Policy
 	life     verdict.Lives
 	counts   counts
 	names    *state.Names
@@ -44,7 +47,8 @@ func (k *known) found(now time.Time, source string, found []verdict.Finding, bli
 
 // fill puts what is known into a State.
 func (k *known) fill(s *state.State, now time.Time) {
-	s.Findings = findings(k.life.List(now))
+	s.Agent.Policy = k.told
+	s.Findings = kept(k.policy, findings(k.life.List(now)))
 	s.Totals, s.Links, s.Calls = k.counts.totals, k.counts.links, k.counts.calls
 	s.Totals.Sites = k.sitesAll
 	s.Peers = k.peers(now)
@@ -62,7 +66,7 @@ func (k *known) fill(s *state.State, now time.Time) {
 		}
 	}
 	s.Links, s.Calls, s.Leaks = list(s.Links), list(s.Calls), list(s.Leaks)
-	s.Acts = []state.Act{}
+	s.Acts, s.Agent.Policy.Acts = []state.Act{}, list(s.Agent.Policy.Acts)
 }
 
 // list is never null in JSON.

@@ -42,7 +42,7 @@ func full() *state.State {
 			Version: "v1.2.3", Started: noon.Add(-time.Hour),
 			Policy: state.Policy{Path: "/etc/lifeline/policy.yaml", Loaded: noon.Add(-time.Hour), Acts: []string{"cut on S001"}, Error: "line 1: no"},
 		},
-		Findings: []state.Finding{finding("S001 a", "S001", verdict.Silence, verdict.Fail, 4224), back, hidden, over, finding("X9", "X999", verdict.Calls, verdict.Info, 1)},
+		Findings: []state.Finding{finding("S001 a", "S001", verdict.Silence, verdict.Fail, 4224), back, hidden, over, finding("X9", "X999", verdict.Calls, verdict.Info, 1), finding("L004 e", "L004", verdict.Leaks, verdict.Fail, 40)},
 		Totals: state.Totals{
 			Sockets: 20, Families: map[string]int{"ipv4": 11, "unix": 8, "ax25": 1}, TCP: map[string]int{"ESTABLISHED": 9, "close-wait": 2, "NEW": 1},
 			Processes: 5, Namespaces: 2, Peers: 3, Links: 4, Sites: 6, Opened: ptr(1.5), Resets: ptr(0.5), Resent: ptr(2.0), Conntrack: ptr(0.25), Files: ptr(0.75),
@@ -103,6 +103,7 @@ func TestSamples(t *testing.T) {
 		`lifeline_findings{code="S001",promise="silence",severity="warn"} 0`,
 		`lifeline_findings{code="S002",promise="silence",severity="warn"} 0`,
 		`lifeline_findings{code="other",promise="calls",severity="info"} 1`,
+		`lifeline_findings{code="L004",promise="leaks",severity="fail"} 1`,
 		`lifeline_finding_connections{code="S001",promise="silence"} 4224`,
 		`lifeline_findings_hidden{promise="silence"} 1`,
 		`lifeline_findings_flapping{promise="leaks"} 1`,

@@ -219,10 +219,11 @@ func (r *reader) networks(n *yaml.Node) (all []netip.Prefix) {
 }
 
 func (r *reader) codes(n *yaml.Node) (all []string) {
-	var known []string
+	known := []string{verdict.LeakingCode}
 	for i := range verdict.Rules {
 		known = append(known, verdict.Rules[i].Code)
 	}
+	slices.Sort(known)
 	for _, n := range r.list(n, "codes") {
 		code := r.word(n)
 		if !slices.Contains(known, code) {

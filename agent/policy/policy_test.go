@@ -20,7 +20,7 @@ watch:
 ignore:
   peers: [10.9.0.7]
   processes: [backup]
-  codes: [S003]
+  codes: [S003, L004]
 acts:
   cut: {on: [S001], per_second: 200}
   tune:
@@ -40,7 +40,7 @@ func TestWholePolicy(t *testing.T) {
 		Watch:   policy.Scope{Peers: []netip.Prefix{network("10.0.0.0/8"), network("fd00::/8")}, Processes: []string{"ws-server"}},
 		Names:   []string{"api.example.com"},
 		Ignore:  policy.Scope{Peers: []netip.Prefix{network("10.9.0.7/32")}, Processes: []string{"backup"}},
-		Codes:   []string{"S003"},
+		Codes:   []string{"S003", "L004"},
 		Cut:     &policy.Cut{On: []string{"S001"}, PerSecond: 200},
 		Tune:    []policy.Tune{{"system.slice/ws.service", 6 * time.Second}, {"system.slice/db.service", 0}},
 		Evac:    &policy.Evac{Within: 25 * time.Second, Only: []netip.Prefix{network("10.48.0.0/14")}},

@@ -56,6 +56,10 @@ var Rules = []Rule{
 	closeWait,
 }
 
+// LeakingCode is the code of findings about lines of code that leak: of
+// [LeakWatch], which follows what is opened, and so of none of Rules.
+const LeakingCode = "L004"
+
 // Judge applies every rule to one look at a machine and returns what they
 // found: the most severe first, then by promise, code and weight. It only reads
 // m. No finding is an empty list. The same facts give the same list.

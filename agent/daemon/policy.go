@@ -1,0 +1,44 @@
+package daemon
+
+import (
+	"slices"
+
+	"github.com/lifeline-go/lifeline/agent/policy"
+	"github.com/lifeline-go/lifeline/agent/state"
+)
+
+// SetPolicy puts a policy in force, from the next State on, and publishes told
+// as what it is. Nothing that was seen is forgotten: what one policy leaves out
+// is there again with the next. It acts on nothing; see [state.Policy.Acts].
+func (d *Daemon) SetPolicy(p *policy.Policy, told state.Policy) {
+	told.Acts = list(slices.Clone(told.Acts))
+	d.take(func(k *known) { k.policy, k.told = p, told })
+}
+
+// kept leaves out what the policy ignores. What an ignored finding explains
+// stands for itself.
+func kept(p *policy.Policy, all []state.Finding) []state.Finding {
+	if p == nil {
+		return all
+	}
+	gone := make(map[string]bool)
+	all = slices.DeleteFunc(all, func(f state.Finding) bool {
+		ignored := p.Ignores(&f.Finding)
+		if ignored {
+			gone[f.ID] = true
+		}
+		return ignored
+	})
+	hides := make(map[string]int)
+	for i := range all {
+		if f := &all[i]; gone[f.Cause] {
+			f.Cause = ""
+		} else if f.Cause != "" && f.Resolved == nil {
+			hides[f.Cause]++
+		}
+	}
+	for i := range all {
+		all[i].Hides = min(all[i].Hides, hides[all[i].ID])
+	}
+	return all
+}
