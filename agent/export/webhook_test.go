@@ -120,6 +120,7 @@ func TestFindingsBecomeAlertsAndEnd(t *testing.T) {
 	}
 
 	// Nothing new: nothing is sent, until it is time to say so again.
+	until(t, "it is counted", func() bool { return w.Stats() == Stats{Sent: 1} })
 	w.Tell(at(10*time.Second, dead, hidden))
 	if n := w.Stats().Pending; n != 0 {
 		t.Errorf("%d alerts wait with nothing new", n)
