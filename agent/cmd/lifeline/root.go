@@ -51,6 +51,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var blind blindError
 	var code exitCode
 	switch {
+	case errors.Is(err, errEnded):
+		return exitWell
 	case ctx.Err() != nil:
 		return exitInterrupted
 	case err == nil:
@@ -98,7 +100,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newCheck(), newCalls(), newLeaks(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newRunKeeper())
+	root.AddCommand(newAgent(), newCheck(), newCalls(), newLeaks(), newCensus(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newRunKeeper())
 	return root
 }
 
