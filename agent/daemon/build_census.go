@@ -22,9 +22,10 @@ type counts struct {
 
 // counted makes counts of a census and the one before, which may be nil.
 func counted(m, earlier *fact.Machine) counts {
-	c := counts{totals: totals(m, earlier)}
-	for _, p := range verdict.Peers(m) {
-		c.peers = append(c.peers, peerOf(m, &p))
+	links, peers := state.LinksOf(m), verdict.Peers(m)
+	c := counts{totals: totals(m, earlier), links: state.Fold(links, 0), peers: state.PeersOf(peers)}
+	c.totals.Links = len(links)
+	for _, p := range peers {
 		c.keys = append(c.keys, peerKey{p.Netns, p.Interface, p.Addr})
 	}
 	c.totals.Peers = len(c.peers)
@@ -99,24 +100,6 @@ func resent(m, earlier *fact.Machine) *float64 {
 	}
 	rate := float64(n) / span
 	return &rate
-}
-
-func peerOf(m *fact.Machine, p *verdict.Peer) state.Peer {
-	out := state.Peer{Peer: p.Addr.String(), Netns: p.Netns, Count: p.Count, Verdict: p.Verdict.String(), Unknown: p.Unknown, Processes: []state.Holder{}}
-	if quiet, ok := p.Quiet.Get(); ok {
-		ms := quiet.Milliseconds()
-		out.QuietMS = &ms
-		if p.Verdict == verdict.Silent {
-			since := m.Time.Add(-quiet)
-			out.Since = &since
-		}
-	}
-	for _, h := range p.Processes[:min(len(p.Processes), 8)] {
-		out.Processes = append(out.Processes, state.Holder(h))
-	}
-	out.Idle, out.Never = boundOf(p.Idle)
-	out.Sending, _ = boundOf(p.Sending)
-	return out
 }
 
 // boundOf is a bound in seconds, nil where it is unknown or never ends.

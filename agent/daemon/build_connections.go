@@ -10,7 +10,6 @@ import (
 	"github.com/lifeline-go/lifeline/agent/census"
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/state"
-	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/bound"
 )
 
@@ -113,24 +112,4 @@ func connectionOf(m *fact.Machine, s *fact.Socket) state.Connection {
 		c.Sending, _ = boundOf(fact.Known[bound.Bound]{Value: b.Sending(), OK: true})
 	}
 	return c
-}
-
-// loss is [verdict.Loss] as it is published.
-func loss(dead netip.Prefix, l verdict.Loss) state.Loss {
-	out := state.Loss{Peer: dead.String(), Count: l.Count, Addresses: l.Addresses, Unknown: l.Unknown, Idle: noticeOf(l.Idle), Sending: noticeOf(l.Sending), Processes: []state.Stake{}}
-	if dead.IsSingleIP() {
-		out.Peer = dead.Addr().String()
-	}
-	for _, s := range l.Processes {
-		out.Processes = append(out.Processes, state.Stake{Holder: state.Holder(s.Holder), Idle: noticeOf(s.Idle), Sending: noticeOf(s.Sending)})
-	}
-	if l.Transit != nil {
-		n := len(l.Transit)
-		out.Transit = &n
-	}
-	return out
-}
-
-func noticeOf(n verdict.Notice) state.Notice {
-	return state.Notice{First: number(n.First), Last: number(n.Last), Never: n.Never}
 }

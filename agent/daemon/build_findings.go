@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
-	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/bound"
 )
@@ -18,20 +17,6 @@ const (
 	silentCode = "S001"
 	leakCode   = verdict.LeakingCode // a line of code that opens sockets and does not close them
 )
-
-// findings are lives as they are published.
-func findings(lives []verdict.Life) []state.Finding {
-	out := make([]state.Finding, 0, len(lives))
-	for i := range lives {
-		l := &lives[i]
-		f := state.Finding{Finding: l.Finding, ID: l.ID, First: l.First, Last: l.Last, Times: l.Times, Flapping: l.Flapping, Count: l.Count, Cause: l.Cause, Hides: l.Hides}
-		if at, ok := l.Resolved.Get(); ok {
-			f.Resolved = &at
-		}
-		out = append(out, f)
-	}
-	return out
-}
 
 // silence is the finding of a verdict of the watch: that of S001.
 func silence(c *verdict.Change) verdict.Finding {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ type seenSite struct {
 // they are published.
 func (l *leakLook) remember(now time.Time, sites []verdict.LeakSite) []state.Site {
 	seen := make(map[string]*seenSite, len(sites))
-	out := make([]state.Site, 0, min(len(sites), state.MostSites))
+	out := state.SitesOf(sites[:min(len(sites), state.MostSites)])
 	for i := range sites {
 		s := &sites[i]
 		kept := l.sites[s.Key()]
@@ -33,8 +34,8 @@ func (l *leakLook) remember(now time.Time, sites []verdict.LeakSite) []state.Sit
 		}
 		seen[s.Key()] = kept
 		kept.count(now, s.Open)
-		if len(out) < state.MostSites {
-			out = append(out, siteOf(s, kept))
+		if i < len(out) {
+			out[i].First, out[i].Over = kept.first, slices.Clone(kept.over)
 		}
 	}
 	l.sites = seen
@@ -50,18 +51,6 @@ func (k *seenSite) count(now time.Time, open int) {
 	k.minute, k.over = minute, append(k.over, open)
 	k.over = k.over[max(len(k.over)-mostMinutes, 0):]
 }
-
-func siteOf(s *verdict.LeakSite, k *seenSite) state.Site {
-	out := state.Site{ID: s.Key(), PID: s.PID, Process: s.Process, Container: s.Container, AskedBy: callOf(s.AskedBy), OpenedAt: callOf(s.OpenedAt), Stack: []state.Call{},
-		Unknown: s.Unknown, Peer: s.Peer, Accepted: s.Accepted, Opened: s.Opened, Open: s.Open, Idle: number(s.Idle), Left: number(s.Left),
-		Verdict: s.Verdict.String(), Diagnosis: s.Diagnosis, First: k.first, Over: append([]int(nil), k.over...)}
-	for _, c := range s.Stack {
-		out.Stack = append(out.Stack, callOf(c))
-	}
-	return out
-}
-
-func callOf(c fact.Call) state.Call { return state.Call{Function: c.Func, File: c.File, Line: c.Line} }
 
 // doctor is how names are resolved, as it is published.
 func doctor(m *fact.Machine) *state.Names {

@@ -48,7 +48,7 @@ func (k *known) found(now time.Time, source string, found []verdict.Finding, bli
 // fill puts what is known into a State.
 func (k *known) fill(s *state.State, now time.Time) {
 	s.Agent.Policy = k.told
-	s.Findings = kept(k.policy, findings(k.life.List(now)))
+	s.Findings = kept(k.policy, state.FindingsOf(k.life.List(now)))
 	s.Totals, s.Links, s.Calls = k.counts.totals, k.counts.links, k.counts.calls
 	s.Totals.Sites = k.sitesAll
 	s.Peers = k.peers(now)
@@ -101,46 +101,21 @@ var asks = []string{verdict.Names: fromNames, verdict.Calls: fromCensus, verdict
 
 // promises says how it stands with the four, by what else is in the State.
 func promises(s *state.State) []state.Promise {
-	all := make([]state.Promise, 0, len(asks))
-	for p, source := range asks {
-		all = append(all, promise(s, verdict.Promise(p), source))
-	}
-	return all
-}
-
-func promise(s *state.State, of verdict.Promise, from string) state.Promise {
-	p := state.Promise{Promise: of, Status: state.Unknown, Summary: "not looked at yet"}
-	var worst *state.Finding
-	for i := range s.Findings {
-		f := &s.Findings[i]
-		if f.Promise != of || f.Resolved != nil || f.Cause != "" {
+	looked := make(map[verdict.Promise]state.Looked, len(asks))
+	for p, from := range asks {
+		i := slices.IndexFunc(s.Sources, func(src state.Source) bool { return src.Name == from })
+		if i < 0 {
 			continue
 		}
-		if f.Severity > verdict.Info {
-			p.Findings++
-		}
-		if worst == nil || f.Severity > worst.Severity {
-			worst = f
-		}
-	}
-	stale := ""
-	for i := range s.Sources {
-		if src := &s.Sources[i]; src.Name == from {
-			p.Looked = src.Last
-			stale = cmp.Or(src.Off, src.Error)
+		promise, src := verdict.Promise(p), &s.Sources[i]
+		switch why := cmp.Or(src.Off, src.Error); {
+		case why != "":
+			looked[promise] = state.Looked{What: "could not be looked at: " + why}
+		case src.Last != nil:
+			looked[promise] = state.Looked{At: *src.Last, What: examined(s, promise)}
 		}
 	}
-	switch {
-	case worst != nil && worst.Severity == verdict.Fail:
-		p.Status, p.Summary = state.Broken, worst.Title
-	case worst != nil && worst.Severity == verdict.Warn:
-		p.Status, p.Summary = state.Warned, worst.Title
-	case stale != "":
-		p.Summary = "could not be looked at: " + stale
-	case p.Looked != nil:
-		p.Status, p.Summary = state.Kept, examined(s, of)
-	}
-	return p
+	return state.PromisesOf(s.Findings, looked)
 }
 
 // examined says what was looked at and found well.

@@ -120,7 +120,11 @@ func (d *Daemon) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error
 	if d.census == nil {
 		return state.Loss{}, fmt.Errorf("no census was taken yet: ask again in a moment")
 	}
-	return loss(dead, verdict.WhatIf(d.census, dead)), nil
+	peer := dead.String()
+	if dead.IsSingleIP() {
+		peer = dead.Addr().String()
+	}
+	return state.LossOf(peer, verdict.WhatIf(d.census, dead)), nil
 }
 
 // Run watches until ctx ends, and returns nil then. A source that does not end
@@ -200,6 +204,9 @@ func (d *Daemon) publish() {
 	d.mu.Lock()
 	d.known.fill(s, now)
 	for _, source := range d.sources {
+		if at, ok := d.known.looked[source.name]; ok && source.bound == 0 { // a watch: of its looks only those are known that told something
+			source.last = at
+		}
 		s.Sources = append(s.Sources, source.state(now))
 	}
 	d.mu.Unlock()

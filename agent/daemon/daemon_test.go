@@ -141,7 +141,7 @@ func TestThisMachine(t *testing.T) {
 	s := until(t, d, func(s *state.State) bool {
 		return sourceOf(s, fromCensus).Last != nil && sourceOf(s, fromNames).Last != nil && sourceOf(s, fromLeaks).Last != nil
 	})
-	if s.Totals.Sockets == 0 || s.Totals.Processes == 0 || len(s.Promises) != 4 || s.Names == nil || len(s.Names.Config) == 0 {
+	if s.Totals.Sockets == 0 || s.Totals.Processes == 0 || len(s.Promises) != 4 || len(s.Links) == 0 || sourceOf(s, fromPeers).Last == nil || s.Names == nil || len(s.Names.Config) == 0 {
 		t.Errorf("the State says little: %+v", s)
 	}
 	got, err := d.Connections(t.Context(), state.Query{PID: int32(os.Getpid()), State: "ESTABLISHED", Peer: "127.0.0.1"})

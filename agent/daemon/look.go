@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -150,7 +151,7 @@ func (d *Daemon) lookLeaks(l *leakLook) func(context.Context) (time.Duration, er
 	return func(ctx context.Context) (time.Duration, error) {
 		if l.openers == nil {
 			n := node.New()
-			openers, err := n.Openers(node.OpenersWant{Uses: true})
+			openers, err := n.Openers(node.OpenersWant{Uses: true, Only: func(pid int32, _ string) bool { return int(pid) != os.Getpid() }})
 			if err != nil {
 				d.take(func(k *known) { k.found(time.Now(), fromLeaks, nil, []fact.Blind{node.OpenersBlind(err)}) })
 				return time.Minute, errors.Join(err, n.Close())
