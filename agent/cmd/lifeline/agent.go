@@ -33,6 +33,7 @@ var errEnded = errors.New("ended")
 // agentFlags are the flags of lifeline agent as typed.
 type agentFlags struct {
 	listen, tokenFile string
+	policy, webhook   string
 	passive           bool
 }
 
@@ -58,6 +59,8 @@ func newAgent() *cobra.Command {
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:7117", "`address` and port of page and API")
 	flags.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that requests must carry; needed off loopback")
 	flags.BoolVar(&f.passive, "passive", false, "send nothing: ask no nameserver, poke no peer")
+	flags.StringVar(&f.policy, "policy", "", "policy `file`: what to watch and to leave out; read again on SIGHUP (docs/policy.md)")
+	flags.StringVar(&f.webhook, "webhook", "", "`URL` of an Alertmanager, or what takes its alerts, to tell of findings")
 	cmd.Annotations = map[string]string{exitCodes: "0 ended by a signal, 2 wrong usage, 3 could not begin or go on"}
 	return cmd
 }
@@ -116,6 +119,10 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
+	told, err := readAgentPolicy(f.policy, f.webhook)
+	if err != nil {
+		return usageError{err}
+	}
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
@@ -123,11 +130,20 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 		return blindError{fmt.Errorf("cannot listen: %w", err)}
 	}
 	d := daemon.New(daemon.Options{Version: versionText(), Naming: naming(!f.passive), Passive: f.passive})
-	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, nil)}
+	log, page := agentLog(cmd), "http://"+l.Addr().String()+"/"
+	var hook *export.Webhook
+	if told.webhook != "" {
+		hook = &export.Webhook{URL: told.webhook, Page: page}
+	}
+	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook)}
 	parts := []func() error{
 		func() error { return d.Run(ctx) },
 		func() error { return web.Serve(ctx, l, served) },
-		func() error { return tellFindings(ctx, d, agentLog(cmd), "http://"+l.Addr().String()+"/") },
+		func() error { return tellFindings(ctx, d, log, page) },
+		func() error { return told.follow(ctx, d, log) },
+	}
+	if hook != nil {
+		parts = append(parts, func() error { return tellWebhook(ctx, d, hook) })
 	}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
