@@ -162,7 +162,7 @@ func scrape(t *testing.T, s *state.State) string {
 }
 
 // TestSeriesAreBounded: 20,000 sockets, peers and findings, names and sources
-// that anybody made up, make no more series than a quiet machine with one of
+// that anybody made up, make a bounded number of series: not many more than one of
 // each; and a scrape works with bytes that are no text, and with doubles.
 func TestSeriesAreBounded(t *testing.T) {
 	s := full()
