@@ -124,6 +124,9 @@ func examined(s *state.State, of verdict.Promise) string {
 	switch of {
 	case verdict.Names:
 		if s.Names != nil {
+			if slices.ContainsFunc(s.Names.Servers, func(n state.Nameserver) bool { return n.OK == nil }) {
+				return "how names are resolved was read; nameservers were not asked"
+			}
 			return fmt.Sprintf("%s asked", many(len(s.Names.Servers), "nameserver"))
 		}
 		return "how names are resolved was looked at"

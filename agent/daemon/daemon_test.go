@@ -139,9 +139,9 @@ func TestThisMachine(t *testing.T) {
 	d := New(Options{Passive: true})
 	stop := running(t, d)
 	s := until(t, d, func(s *state.State) bool {
-		return sourceOf(s, fromCensus).Last != nil && sourceOf(s, fromNames).Last != nil && sourceOf(s, fromLeaks).Last != nil
+		return sourceOf(s, fromPeers).Last != nil && sourceOf(s, fromCensus).Last != nil && sourceOf(s, fromNames).Last != nil && sourceOf(s, fromLeaks).Last != nil
 	})
-	if s.Totals.Sockets == 0 || s.Totals.Processes == 0 || len(s.Promises) != 4 || len(s.Links) == 0 || sourceOf(s, fromPeers).Last == nil || s.Names == nil || len(s.Names.Config) == 0 {
+	if s.Totals.Sockets == 0 || s.Totals.Processes == 0 || len(s.Promises) != 4 || len(s.Links) == 0 || s.Names == nil || len(s.Names.Config) == 0 {
 		t.Errorf("the State says little: %+v", s)
 	}
 	got, err := d.Connections(t.Context(), state.Query{PID: int32(os.Getpid()), State: "ESTABLISHED", Peer: "127.0.0.1"})
@@ -243,5 +243,31 @@ func TestSiteOverTime(t *testing.T) {
 	}
 	if out = l.remember(start, nil); len(out) != 0 || len(l.sites) != 0 {
 		t.Error("a site that is gone is kept")
+	}
+}
+
+// A promise is kept only when its source has looked, and says no more than was done.
+func TestPromises(t *testing.T) {
+	now, yes := time.Now(), true
+	s := &state.State{Names: &state.Names{Servers: []state.Nameserver{{Address: "10.0.0.53"}}}, Totals: state.Totals{Sockets: 1627, Processes: 1},
+		Sources: []state.Source{{Name: fromNames, Last: &now}, {Name: fromCensus, Last: &now, Error: "under way for 40s"}}}
+	got := promises(s)
+	if p := got[verdict.Names]; p.Status != state.Kept || !strings.Contains(p.Summary, "not asked") {
+		t.Errorf("nobody was asked: %+v", p)
+	}
+	if p := got[verdict.Silence]; p.Status != state.Unknown || !strings.Contains(p.Summary, "could not be looked at: under way") {
+		t.Errorf("of a source that is late: %+v", p)
+	}
+	s.Names.Servers[0].OK, s.Sources[1].Error = &yes, ""
+	got = promises(s)
+	if p := got[verdict.Names]; p.Summary != "1 nameserver asked" {
+		t.Errorf("one was asked: %+v", p)
+	}
+	if p := got[verdict.Leaks]; p.Status != state.Kept || p.Summary != "1,627 sockets of 1 process looked at" {
+		t.Errorf("nothing was found: %+v", p)
+	}
+	s.Sources[1].Off = "left out by the policy"
+	if p := promises(s)[verdict.Calls]; p.Status != state.Unknown || !strings.Contains(p.Summary, "policy") {
+		t.Errorf("of a source that is off: %+v", p)
 	}
 }
