@@ -57,6 +57,7 @@ var dependencies = map[string]map[string]string{
 		"golang.org/x/crypto":                 "keys and callbacks of package ssh are those of x/crypto",
 		"golang.org/x/net":                    "dnsmessage: what a nameserver answers",
 		"golang.org/x/sys":                    "system calls",
+		"modernc.org/sqlite":                  "the history: one file that survives SIGKILL and a full disk; without cgo",
 	},
 	"names/getaddrinfo/asker/go.mod": {
 		"github.com/ebitengine/purego": "calls the C library without cgo, so the program can be built for every machine on any",

@@ -68,6 +68,7 @@ var layers = []layer{
 	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
 	{"agent/export", library, []string{".", "agent/fact", "agent/state", "agent/verdict", prom}, "tells other systems: metrics and alerts, bounded both"},
 	{"agent/deploy", library, []string{"agent/export", yaml}, "board and alert rules, held to the metrics that there are; of these only its tests know"},
+	{"agent/history", library, []string{"agent/state", "agent/verdict", "modernc.org/sqlite", xsys}, "what was seen in the last days, in one file; of verdicts only tests know"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
 	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},
@@ -96,7 +97,7 @@ var layers = []layer{
 	{"agent/daemon", library, []string{"agent/fact", "agent/verdict", "agent/state", "agent/policy", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
 	{"agent/web", library, []string{"agent/state", "agent/verdict", "bound"}, "the agent's API, stream and page"},
 	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},
-	{"agent/show", library, []string{"agent/fact", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},
+	{"agent/show", library, []string{"agent/fact", "agent/state", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},
 
 	{"agent/act/run", library, []string{"agent/act/run/*", xnet, xsys}, "starts a program whose names resolve as the operating system's do, and outlives what it leaves behind; of DNS messages only tests know"},
 	{"agent/act/run/notify", library, []string{xsys}, "decides on system calls of others: seccomp user notification"},

@@ -19,10 +19,10 @@ import (
 
 // censusFlags are the flags of lifeline census as typed.
 type censusFlags struct {
-	by, net, protocol, state, peer, process, netns string
-	pid                                            int32
-	top                                            int
-	watch                                          time.Duration
+	by, net, protocol, state, peer, process, netns, at, history string
+	pid                                                         int32
+	top                                                         int
+	watch                                                       time.Duration
 }
 
 func newCensus() *cobra.Command {
@@ -35,7 +35,8 @@ func newCensus() *cobra.Command {
 		Example: "  lifeline census                                 by peer, largest first\n" +
 			"  lifeline census --by process,state --top 10     who holds what\n" +
 			"  lifeline census --by peer --peer 10.48.0.0/14   only peers of one network\n" +
-			"  lifeline census --by container --protocol tcp   by container",
+			"  lifeline census --by container --protocol tcp   by container\n" +
+			"  lifeline census --at \"2026-11-20 14:05\"         what it was then, by the agent's history",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCensus(cmd, &f) },
 	}
@@ -53,6 +54,8 @@ func newCensus() *cobra.Command {
 	flags.Int32Var(&f.pid, "pid", 0, "only sockets of this process")
 	flags.StringVar(&f.netns, "netns", "all", "network namespace: all, self, a PID, a `name` of /run/netns or a path")
 	flags.IntVar(&f.top, "top", 0, "only the N largest groups (0: all)")
+	flags.StringVar(&f.at, "at", "", "`time` of the agent's history instead of now: \"2026-11-20 14:05\", 14:05, RFC 3339, or how long ago, such as 2h")
+	historyFlag(cmd, &f.history)
 	flags.DurationVar(&f.watch, "watch", 0, "count again and again, this far apart")
 	flags.Lookup("watch").NoOptDefVal = "2s"
 	return cmd
@@ -146,6 +149,9 @@ func parsePeer(text string) (netip.Prefix, error) {
 func isComma(r rune) bool { return r == ',' || r == ' ' }
 
 func runCensus(cmd *cobra.Command, f *censusFlags) error {
+	if f.at != "" {
+		return runPast(cmd, f)
+	}
 	o, err := f.options()
 	if err != nil {
 		return usageError{err}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/history"
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+)
+
+var past = time.Date(2026, 11, 20, 14, 0, 0, 0, time.Local)
+
+// pastDay writes a history in which the 4,224 vanish at 14:05, and returns its path.
+func pastDay(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "history.db")
+	s, err := history.Open(path, history.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // every Add is looked at
+	for i := range 60 {
+		r := history.Record{Time: past.Add(time.Duration(i) * 10 * time.Second), Groups: []state.Group{
+			{Series: state.Series{Program: "ws-server", Unit: "ws.service", Peer: "10.77.1.2", Port: ":8080"}, Count: 4224},
+			{Series: state.Series{Program: "agent", Peer: "10.77.1.9", Port: ">443"}, Count: 3}}}
+		if i >= 30 {
+			r.Groups[0].Peer, r.Groups[0].Count = "10.77.1.3", 12
+			r.Findings = []state.Finding{{ID: "S001 10.77.1.2", First: past.Add(5 * time.Minute), Last: r.Time, Count: 4224,
+				Finding: verdict.Finding{Code: "S001", Promise: verdict.Silence, Severity: verdict.Fail, Title: "10.77.1.2 is silent"}}}
+		}
+		if err := s.Add(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func TestCensusOfThePast(t *testing.T) {
+	path := pastDay(t)
+	stdout, stderr, code := lifeline(t, "census", "--at", "2026-11-20 14:04", "--history", path)
+	if want := "COUNT  PEER       PROGRAMS\n4,224  10.77.1.2  ws-server\n3      10.77.1.9  agent\n4,227  total at 2026-11-20 14:04:00\n"; code != 0 || stdout != want || stderr != "" {
+		t.Errorf("code %d, %q, %s", code, stderr, stdout)
+	}
+	stdout, _, _ = lifeline(t, "census", "--at", "2026-11-20 14:06", "--history", path, "--by", "program,port", "--process", "ws-server", "--peer", "10.77.0.0/16")
+	if want := "COUNT  PROGRAM    PORT   PROGRAMS\n12     ws-server  :8080  ws-server\n12     total at 2026-11-20 14:06:00\n"; stdout != want {
+		t.Errorf("got %s", stdout)
+	}
+	_, stderr, code = lifeline(t, "census", "--at", "2026-11-20 20:00", "--history", path)
+	if code != 0 || !strings.HasPrefix(strings.Join(strings.Fields(stderr), " "), "At 2026-11-20 20:00:00 nothing was written: the agent did not run, or could not write, from 2026-11-20 14:09:50 since") {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+	var d struct {
+		Schema string
+		At     state.Moment
+		Groups []struct {
+			Peer  string
+			Count int
+		}
+		Total int
+	}
+	document(t, &d, "census", "--at", past.Add(time.Minute).Format(time.RFC3339), "--history", path, "--top", "1")
+	if d.Schema != "lifeline/v1" || len(d.Groups) != 1 || d.Groups[0].Count != 4224 || d.Total != 4227 || d.At.Gap {
+		t.Errorf("got %+v", d)
+	}
+}
+
+func TestDiffOfThePast(t *testing.T) {
+	path := pastDay(t)
+	stdout, stderr, code := lifeline(t, "diff", "--from", "2026-11-20 14:00", "--to", "2026-11-20 14:09", "--history", path)
+	want := "From 2026-11-20 14:00:00 to 2026-11-20 14:09:00: 4,227 connections, then 15; 1 peers as before.\n" +
+		"came  10.77.1.3  0 → 12     ws-server\nwent  10.77.1.2  4,224 → 0  ws-server\n" +
+		"S001 fail  10.77.1.2 is silent (since 2026-11-20 14:05:00, still open)\n"
+	if code != 0 || stdout != want || stderr != "" {
+		t.Errorf("code %d, %q:\n%s", code, stderr, stdout)
+	}
+	var d map[string]json.RawMessage
+	document(t, &d, "diff", "--from", "2026-11-20 14:00", "--to", "2026-11-20 14:09", "--history", path)
+	for _, key := range []string{"schema", "host", "time", "blind", "from", "to", "came", "went", "grew", "shrank", "same", "findings"} {
+		if d[key] == nil || string(d[key]) == "null" {
+			t.Errorf("%s is %s", key, d[key])
+		}
+	}
+}
+
+func TestHistoryUsage(t *testing.T) {
+	path := pastDay(t)
+	for _, test := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"census --at noon", exitUsage, `lifeline census: --at "noon" is no time: take "2026-11-20 14:05", 14:05, `},
+		{"census --at 2h --state LISTEN", exitUsage, "lifeline census: --state is not in the history: with --at take --by peer,program,unit,port, "},
+		{"census --at 2h --by container", exitUsage, "lifeline census: the history is not counted by container: "},
+		{"census --at 2026-11-01 --history " + path, exitBlind, "lifeline census: no history before 2026-11-20 14:00:00; the agent's began then, "},
+		{"census --at 2h --history /nowhere/history.db", exitBlind, "lifeline census: there is no history at /nowhere/history.db: lifeline agent writes one; "},
+		{"diff", exitUsage, "lifeline diff: --from is missing: take a time such as "},
+		{"diff --from 1h --to 2h", exitUsage, "lifeline diff: --from "},
+		{"diff --from 1h --top -1", exitUsage, "lifeline diff: --top -1 is less than nothing"},
+	} {
+		stdout, stderr, code := lifeline(t, strings.Fields(test.args)...)
+		if code != test.code || !strings.HasPrefix(stderr, test.want) || strings.Count(stderr, "\n") != 1 || stdout != "" {
+			t.Errorf("lifeline %s: code %d, %s", test.args, code, stderr)
+		}
+	}
+}
