@@ -64,6 +64,8 @@ type Daemon struct {
 		next chan struct{} // closed when there is a new State
 	}
 
+	notStored atomic.Pointer[string] // why no history is written; nil = none is kept
+
 	// looking is held by who reads the census, so that its room is not used again
 	// meanwhile.
 	looking sync.RWMutex
@@ -82,6 +84,10 @@ func New(o Options) *Daemon {
 
 // State returns the latest State; there always is one.
 func (d *Daemon) State() *state.State { return d.published.Load() }
+
+// SetHistory says how it stands with the history: problem is why it is not
+// written, "" when it is.
+func (d *Daemon) SetHistory(problem string) { d.notStored.Store(&problem) }
 
 // Wait returns the latest State as soon as its number is greater than seq. It
 // ends with the error of ctx.

@@ -19,6 +19,9 @@ type usage struct {
 // self is the agent as it is published.
 func (d *Daemon) self(now time.Time) state.Agent {
 	a := state.Agent{Version: d.options.Version, PID: os.Getpid(), Started: d.started, Profile: "observe", NotStored: "no history is kept"}
+	if problem := d.notStored.Load(); problem != nil {
+		a.NotStored = *problem
+	}
 	d.usages = append(d.usages, usage{now, processor()})
 	for len(d.usages) > 2 && now.Sub(d.usages[1].at) > time.Minute {
 		d.usages = d.usages[1:]

@@ -34,6 +34,7 @@ var errEnded = errors.New("ended")
 type agentFlags struct {
 	listen, tokenFile string
 	policy, webhook   string
+	history           string
 	passive           bool
 }
 
@@ -61,6 +62,7 @@ func newAgent() *cobra.Command {
 	flags.BoolVar(&f.passive, "passive", false, "send nothing: ask no nameserver, poke no peer")
 	flags.StringVar(&f.policy, "policy", "", "policy `file`: what to watch and to leave out; read again on SIGHUP (docs/policy.md)")
 	flags.StringVar(&f.webhook, "webhook", "", "`URL` of an Alertmanager, or what takes its alerts, to tell of findings")
+	flags.StringVar(&f.history, "history", historyPath, "`file` that keeps the last days for lifeline census --at and lifeline diff; none: keep nothing")
 	cmd.Annotations = map[string]string{exitCodes: "0 ended by a signal, 2 wrong usage, 3 could not begin or go on"}
 	return cmd
 }
@@ -141,6 +143,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 		func() error { return web.Serve(ctx, l, served) },
 		func() error { return tellFindings(ctx, d, log, page) },
 		func() error { return told.follow(ctx, d, log) },
+		func() error { return keepHistory(ctx, d, f.history, log) },
 	}
 	if hook != nil {
 		parts = append(parts, func() error { return tellWebhook(ctx, d, hook) })

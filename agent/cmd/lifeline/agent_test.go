@@ -33,7 +33,7 @@ type event struct {
 func TestAgent(t *testing.T) {
 	t.Parallel()
 	full := nearlyFull(t)
-	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json")
+	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()

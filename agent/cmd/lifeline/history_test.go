@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -105,5 +106,38 @@ func TestHistoryUsage(t *testing.T) {
 		if code != test.code || !strings.HasPrefix(stderr, test.want) || strings.Count(stderr, "\n") != 1 || stdout != "" {
 			t.Errorf("lifeline %s: code %d, %s", test.args, code, stderr)
 		}
+	}
+}
+
+// The agent writes each State once, none before the first census, and goes on
+// when the file could not be opened at first.
+func TestAgentKeepsHistory(t *testing.T) {
+	dir := t.TempDir()
+	k := keeper{path: filepath.Join(dir, "state", "history.db")}
+	defer k.close()
+	if err := os.WriteFile(filepath.Join(dir, "state"), nil, 0o600); err != nil { // in the way of the folder
+		t.Fatal(err)
+	}
+	s := &state.State{Seq: 1, Time: past}
+	if err := k.record(t.Context(), s); err == nil {
+		t.Error("no error where no file can be")
+	}
+	if err := os.Remove(filepath.Join(dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	seen := &state.State{Seq: 2, Time: past.Add(10 * time.Second), Totals: state.Totals{Sockets: 7, Looked: past}, Links: []state.Link{
+		{From: state.End{Name: "ws-server", Unit: "ws.service"}, To: state.End{Name: "10.77.1.2"}, Port: ":8080", Protocol: "tcp", Count: 4224},
+		{From: state.End{Name: "ws-server", Unit: "ws.service"}, To: state.End{Name: "10.77.1.2"}, Port: ":8080", Netns: 7, Count: 1}}}
+	for _, s := range []*state.State{s, seen, seen} {
+		if err := k.record(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if span, err := k.store.Span(t.Context()); err != nil || span.Records != 1 {
+		t.Errorf("%+v, %v", span, err)
+	}
+	got, err := k.store.At(t.Context(), seen.Time)
+	if err != nil || len(got.Groups) != 1 || got.Groups[0].Count != 4225 || got.Totals.Sockets != 7 {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
