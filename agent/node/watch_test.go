@@ -141,7 +141,7 @@ func TestWatchPeersFindsTheDead(t *testing.T) {
 	}{
 		{"200 that send", 200, 5 * time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 10 * time.Second},
 		{"200 idle", 200, 0, net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: 2 * time.Second}, PeerWatch{}, 20 * time.Second},
-		{"3 that send, not poked", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{Passive: true}, 30 * time.Second},
+		{"3 that send, not poked", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{Passive: true}, 90 * time.Second},
 		{"1 that sends", 1, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
 		{"3 that send", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
 		{"20 that send", 20, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},

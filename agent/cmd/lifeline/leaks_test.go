@@ -88,10 +88,10 @@ func TestLeaksOfAProcess(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, stdout)
 	}
 	started := make(chan string)
-	go func() { started <- stdoutOf("leaks", "--process", "victim-of-tests", "--for", "6s", "--idle", "300ms") }()
+	go func() { started <- stdoutOf("leaks", "--process", "victim-of-tests", "--for", "10s", "--idle", "300ms") }()
 	named := filepath.Join(filepath.Dir(path), "victim-of-tests") // comm has 15 bytes, the command line the rest
 	copyFile(t, path, named)
-	beginQuiet(t, named, "client", "unix", socket, "20", "400ms")
+	beginQuiet(t, named, "client", "unix", socket, "100", "300ms") // on a busy machine the watch begins seconds later than this
 	text := <-started
 	for _, want := range []string{"LEAK victim-of-tests (pid ", "main.request (leaks.go:", "      main.request", "by way of", "… ", " calls within net/http", "http.Transports"} {
 		if !strings.Contains(text, want) {
