@@ -88,7 +88,9 @@ func TestLeaksOfAProcess(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, stdout)
 	}
 	started := make(chan string)
-	go func() { started <- stdoutOf("leaks", "--process", "victim-of-tests", "--for", "10s", "--idle", "300ms") }()
+	go func() {
+		started <- stdoutOf("leaks", "--process", "victim-of-tests", "--for", "10s", "--idle", "300ms")
+	}()
 	named := filepath.Join(filepath.Dir(path), "victim-of-tests") // comm has 15 bytes, the command line the rest
 	copyFile(t, path, named)
 	beginQuiet(t, named, "client", "unix", socket, "100", "300ms") // on a busy machine the watch begins seconds later than this
