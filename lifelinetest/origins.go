@@ -46,15 +46,19 @@ func follow(test int) (stop func()) {
 	}
 }
 
+// allowance is for how long all goroutines may be looked at before it is weighed
+// what that takes: on a busy machine one look may wait for its turn.
+const allowance = 250 * time.Millisecond
+
 // remember keeps the origin of an entry. It runs on the goroutine that opens it.
 //
 // To look at all goroutines takes its time. Where that has taken more than a tenth
-// of all time it looks at this one only, and not even that when nobody asks whose
+// of all time, and [allowance], it looks at this one only, and not even that when nobody asks whose
 // the connection is.
 func remember(e ledger.Entry) {
 	began := time.Now()
 	origins.Lock()
-	thorough, light := origins.spent <= time.Since(origins.began)/10+10*time.Millisecond, origins.tests > 0
+	thorough, light := origins.spent <= time.Since(origins.began)/10+allowance, origins.tests > 0
 	origins.Unlock()
 	var o origin
 	switch {
