@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeline-go/lifeline/agent/act/run/notify"
 	"github.com/lifeline-go/lifeline/agent/lab"
 )
 
@@ -39,6 +41,8 @@ func actAs(ctx context.Context, args []string) error {
 		return plugin(ctx, args[1])
 	case "calls":
 		return makeCalls(args[1], args[2])
+	case "least":
+		return leastTrap(args[1])
 	case "starts":
 		return startOnce(args[1:])
 	case "lookups":
@@ -231,6 +235,29 @@ func makeCalls(name, times string) error {
 	}
 	fmt.Println(time.Since(began) / time.Duration(n))
 	return nil
+}
+
+// leastTrap prints how long a connect(2) takes that is told to another thread,
+// which only lets it go on: the least that a trapped one can take on this machine.
+func leastTrap(times string) error {
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and not unlocked: the filter stays on it
+		listener, err := notify.Filter{}.Install()
+		if err != nil {
+			failed <- err
+			return
+		}
+		_ = listener.Hasten()
+		go func() {
+			runtime.LockOSThread()
+			for c := new(notify.Call); listener.Receive(c) == nil; {
+				listener.Continue(c.ID)
+			}
+		}()
+		failed <- makeCalls("connect", times)
+	}()
+	return <-failed
 }
 
 // readAll reads what there is to read below a directory, without a thought.

@@ -36,35 +36,68 @@ func (r *Redirector) connect(c *notify.Call) answer {
 		return r.later(c, func(c *notify.Call) answer { return r.replace(c, a, d) })
 	}
 	defer unix.Close(fd)
-	s, err := inspect(fd)
+	stream, err := streams(fd)
 	switch {
-	case err == errNoInet:
-		return goOn
 	case err != nil:
-		return r.failed(c, err)
+		return goOn
 	case r.netns.other(fd):
 		r.Tally.add(r.program(c), Elsewhere)
 		return goOn
-	case s.tied:
-		s.closeOnExec = closesOnExec(int(c.TID), descriptorOf(c))
-		return r.later(c, func(c *notify.Call) answer { return r.replace(c, a, s.descriptor) })
-	case s.stream && !s.nonblock: // it may have to wait
-		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return r.failed(c, err)
-		}
-		return r.later(c, func(c *notify.Call) answer {
-			defer unix.Close(own)
-			return r.lead(c, own, a, true)
-		})
+	case stream:
+		return r.connectStream(c, fd, a)
 	}
-	return r.lead(c, fd, a, s.stream)
+	return r.connectDatagram(c, fd, a)
+}
+
+// connectDatagram needs no look at the socket before, since it can be connected
+// again: one that is tied to an interface or an address from which loopback is
+// not to be reached has an address of its own afterwards.
+func (r *Redirector) connectDatagram(c *notify.Call, fd int, a address) answer {
+	err := unix.Connect(fd, r.stubFor(a).sockaddr())
+	if local, ok := localAddress(fd); err == nil && ok && local.Addr().IsLoopback() {
+		r.Ports.Allow(networkOf(local, false), local.Port(), false)
+		r.Tally.add(r.program(c), Redirected)
+		return done
+	}
+	return r.renew(c, fd, a, false)
+}
+
+// connectStream connects a TCP socket, which can be done once.
+func (r *Redirector) connectStream(c *notify.Call, fd int, a address) answer {
+	if tied(fd) {
+		return r.renew(c, fd, a, true)
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return r.failed(c, os.NewSyscallError("fcntl", err))
+	}
+	if flags&unix.O_NONBLOCK != 0 {
+		return r.lead(c, fd, a)
+	}
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) // it may have to wait
+	if err != nil {
+		return r.failed(c, os.NewSyscallError("fcntl", err))
+	}
+	return r.later(c, func(c *notify.Call) answer {
+		defer unix.Close(own)
+		return r.lead(c, own, a)
+	})
+}
+
+// renew replaces a socket of which there is a copy.
+func (r *Redirector) renew(c *notify.Call, fd int, a address, stream bool) answer {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return r.failed(c, os.NewSyscallError("fcntl", err))
+	}
+	d := descriptor{stream: stream, nonblock: flags&unix.O_NONBLOCK != 0, closeOnExec: closesOnExec(int(c.TID), descriptorOf(c))}
+	return r.later(c, func(c *notify.Call) answer { return r.replace(c, a, d) })
 }
 
 func descriptorOf(c *notify.Call) int { return int(int32(c.Args[0])) }
 
-// lead connects the program's own socket to the stub.
-func (r *Redirector) lead(c *notify.Call, fd int, a address, stream bool) answer {
+// lead connects the program's own TCP socket to the stub.
+func (r *Redirector) lead(c *notify.Call, fd int, a address) answer {
 	to := r.stubFor(a)
 	err := unix.Connect(fd, to.sockaddr())
 	switch err {
@@ -83,7 +116,7 @@ func (r *Redirector) lead(c *notify.Call, fd int, a address, stream bool) answer
 	if err != nil && errno != unix.EINPROGRESS {
 		return r.failed(c, err)
 	}
-	if !r.allow(fd, stream, false) {
+	if !r.allow(fd, true, false) {
 		return r.failed(c, errNoInet)
 	}
 	r.Tally.add(r.program(c), Redirected)
@@ -167,6 +200,12 @@ func (r *Redirector) allow(fd int, stream, whole bool) (ok bool) {
 	if !ok || local.Port() == 0 {
 		return false
 	}
+	r.Ports.Allow(networkOf(local, stream), local.Port(), whole)
+	return true
+}
+
+// networkOf is what the stub calls the network of a socket with this address.
+func networkOf(local address, stream bool) stub.Network {
 	network := stub.UDP4
 	if local.inet6 && local.Addr().Is6() && !local.Addr().IsUnspecified() {
 		network = stub.UDP6
@@ -174,43 +213,33 @@ func (r *Redirector) allow(fd int, stream, whole bool) (ok bool) {
 	if stream {
 		network += stub.TCP4 - stub.UDP4
 	}
-	r.Ports.Allow(network, local.Port(), whole)
-	return true
+	return network
 }
 
-// socket is what the program's own socket is.
-type socket struct {
-	descriptor
-	tied bool // to an interface or an address from which loopback is not to be reached
-}
-
-func inspect(fd int) (s socket, err error) {
+// streams reports that a socket is of TCP, and not of UDP; all others are an
+// error.
+func streams(fd int) (bool, error) {
 	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil {
-		return s, errNoInet // not a socket
+	if err != nil { // not a socket
+		return false, errNoInet
 	}
-	s.stream = protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_MPTCP
-	if !s.stream && protocol != unix.IPPROTO_UDP {
-		return s, errNoInet
+	switch protocol {
+	case unix.IPPROTO_TCP, unix.IPPROTO_MPTCP:
+		return true, nil
+	case unix.IPPROTO_UDP:
+		return false, nil
 	}
-	local, ok := localAddress(fd)
-	if !ok {
-		return s, errNoInet
+	return false, errNoInet
+}
+
+// tied reports that a socket belongs to an interface or an address from which
+// loopback is not to be reached.
+func tied(fd int) bool {
+	if local, ok := localAddress(fd); ok && !local.Addr().IsUnspecified() && !local.Addr().IsLoopback() {
+		return true
 	}
-	ip := local.Addr()
-	s.tied = !ip.IsUnspecified() && !ip.IsLoopback()
-	if device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE); err == nil && device != "" {
-		s.tied = true
-	}
-	if !s.stream && !s.tied { // it neither waits nor is replaced
-		return s, nil
-	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return s, os.NewSyscallError("fcntl", err)
-	}
-	s.nonblock = flags&unix.O_NONBLOCK != 0
-	return s, nil
+	device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	return err == nil && device != ""
 }
 
 // closesOnExec is a property of the descriptor and not of what it refers to, so

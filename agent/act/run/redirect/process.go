@@ -21,24 +21,27 @@ import (
 // readMemory reads the memory of the process that a thread belongs to. It needs
 // the right to trace it, ptrace(2), which an ancestor has as a rule.
 func readMemory(tid int, at uint64, b []byte) error {
-	local := unix.Iovec{Base: &b[0]}
-	local.SetLen(len(b))
-	n, err := unix.ProcessVMReadv(tid, []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
-	return whole("process_vm_readv", n, len(b), err)
+	return transfer("process_vm_readv", unix.SYS_PROCESS_VM_READV, tid, at, b)
 }
 
 func writeMemory(tid int, at uint64, b []byte) error {
-	local := unix.Iovec{Base: &b[0]}
-	local.SetLen(len(b))
-	n, err := unix.ProcessVMWritev(tid, []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
-	return whole("process_vm_writev", n, len(b), err)
+	return transfer("process_vm_writev", unix.SYS_PROCESS_VM_WRITEV, tid, at, b)
 }
 
-func whole(what string, n, want int, err error) error {
-	if err == nil && n != want {
+// transfer takes no memory of its own, which package unix does: every connect(2)
+// waits for it.
+func transfer(name string, nr uintptr, tid int, at uint64, b []byte) error {
+	local, remote := unix.Iovec{Base: &b[0]}, unix.RemoteIovec{Base: uintptr(at), Len: len(b)}
+	local.SetLen(len(b))
+	n, _, errno := unix.Syscall6(nr, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+	var err error
+	switch {
+	case errno != 0:
+		err = errno
+	case int(n) != len(b):
 		err = unix.EFAULT
 	}
-	return os.NewSyscallError(what, err)
+	return os.NewSyscallError(name, err)
 }
 
 // readText reads a text that ends with a zero; most bounds it.
