@@ -5,18 +5,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/bound"
 )
 
-// The codes of findings that come from what goes on, not from a look.
-const (
-	silentCode = "S001"
-	leakCode   = verdict.LeakingCode // a line of code that opens sockets and does not close them
-)
+// silentCode is that of findings of the watch of peers.
+const silentCode = "S001"
 
 // silence is the finding of a verdict of the watch: that of S001.
 func silence(c *verdict.Change) verdict.Finding {
@@ -57,49 +53,10 @@ func holderNames(holders []verdict.Holder) []string {
 	return names
 }
 
-// leaking are the findings about code that does not close what it opens.
-func leaking(sites []verdict.LeakSite) []verdict.Finding {
-	var found []verdict.Finding
-	for i := range sites {
-		s := &sites[i]
-		if s.Verdict == verdict.Healthy {
-			continue
-		}
-		at := s.AskedBy
-		if at.Func == "" {
-			at = s.OpenedAt
-		}
-		f := verdict.Finding{Code: leakCode, Promise: verdict.Leaks, Severity: verdict.Warn,
-			Title: fmt.Sprintf("%s (pid %d) leaves sockets open: %s to %s, opened in %s", s.Process, s.PID, verdict.Number(s.Open), s.Peer, place(at)),
-			Subject: verdict.Values{{Key: "pid", V: s.PID}, {Key: "process", V: s.Process}, {Key: "peer", V: s.Peer},
-				{Key: "function", V: at.Func}, {Key: "file", V: at.File}, {Key: "line", V: at.Line}, {Key: "count", V: s.Open}},
-			Evidence: verdict.Values{{Key: "opened", V: s.Opened}, {Key: "open", V: s.Open}, {Key: "idle_count", V: s.IdleMany},
-				{Key: "idle_seconds", V: secondsOf(s.Idle)}, {Key: "file_limit_in_seconds", V: secondsOf(s.Left)}},
-			Why: s.Diagnosis, Bound: s.Left,
-			Fix: []string{"close what is opened there: the response's body, the connection, or the client with all it keeps",
-				fmt.Sprintf("lifeline leaks --pid %d shows who asks for it", s.PID)},
-		}
-		if s.Verdict == verdict.Leaking {
-			f.Severity = verdict.Fail
-		}
-		f.Title, f.Why = fact.Printable(f.Title), fact.Printable(f.Why)
-		found = append(found, f)
-	}
-	return found
-}
-
 // place is a call in words.
 func place(c fact.Call) string {
 	if c.Line == 0 {
 		return c.Func
 	}
 	return fmt.Sprintf("%s (%s:%d)", c.Func, c.File[strings.LastIndex(c.File, "/")+1:], c.Line)
-}
-
-// secondsOf is nil for what is not known.
-func secondsOf(d fact.Known[time.Duration]) any {
-	if v, ok := d.Get(); ok {
-		return v.Seconds()
-	}
-	return nil
 }

@@ -175,7 +175,7 @@ func (d *Daemon) lookLeaks(l *leakLook) func(context.Context) (time.Duration, er
 		blind := slices.Clone(o.Blind)
 		d.take(func(k *known) {
 			k.sites, k.sitesAll = published, len(sites)
-			k.found(now, fromLeaks, leaking(sites), blind)
+			k.found(now, fromLeaks, verdict.JudgeSites(sites), blind)
 		})
 		return leaksEvery, nil
 	}

@@ -60,7 +60,7 @@ func (s sampler) promises(now *state.State) {
 func (s sampler) findings(all []state.Finding, looked map[verdict.Promise]bool) {
 	found, connections := make(map[key]int), make(map[key]int)
 	hidden, flapping := make(map[verdict.Promise]int), make(map[verdict.Promise]int)
-	promiseOf := map[string]verdict.Promise{verdict.LeakingCode: verdict.Leaks}
+	promiseOf := make(map[string]verdict.Promise, len(verdict.Rules))
 	for i := range verdict.Rules {
 		rule := &verdict.Rules[i]
 		promiseOf[rule.Code] = rule.Promise

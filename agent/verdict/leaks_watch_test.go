@@ -6,8 +6,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +21,7 @@ import (
 //	process 7 agent module=example.com/agent files=100/1024
 //	open 2x every=60s times=20 pid=7 peer=10.0.0.1:80 stack=net/http.(*Transport).dial asked=main.build<main.main
 //	     used=2s busy=30s close=90s accepted clients
+//	near L004
 //
 // Each of them is used once after used=, or every busy= until it is closed, never
 // when there is no close=. The words clients and client give each, or all, an
@@ -51,6 +50,7 @@ type openedWorld struct {
 	programs    []fact.Opener
 	sockets     []opened
 	traces      map[string]*fact.Trace
+	near        []string
 }
 
 func (w *openedWorld) trace(text string) *fact.Trace {
@@ -87,6 +87,8 @@ func (w *openedWorld) parse(line string) error {
 		if err == nil {
 			w.until, err = time.ParseDuration(l.next())
 		}
+	case "near":
+		w.near, l.bare = append(w.near, l.bare...), nil
 	case "process":
 		pid, _ := strconv.Atoi(l.next())
 		p := fact.Opener{PID: int32(pid), Name: l.next(), Module: l.text("module")}
@@ -194,43 +196,23 @@ func renderSites(sites []LeakSite) string {
 	return strings.TrimSpace(b.String())
 }
 
-func TestOpened(t *testing.T) {
-	files, err := filepath.Glob("testdata/opened/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios: %v", err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+// judgedOpened plays a scenario, and judges what there is in the end.
+func judgedOpened(facts string) (findings []Finding, text string, near []string, err error) {
+	w := &openedWorld{traces: make(map[string]*fact.Trace)}
+	for line := range strings.Lines(facts) {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
 		}
-		var judged []string
-		for _, s := range scenarios(string(text)) {
-			t.Run(s.name, func(t *testing.T) {
-				w := &openedWorld{traces: make(map[string]*fact.Trace)}
-				for line := range strings.Lines(s.facts) {
-					if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-						continue
-					}
-					if err := w.parse(line); err != nil {
-						t.Fatalf("%s: %v", line, err)
-					}
-				}
-				sites, _ := w.play(&LeakWatch{})
-				got := renderSites(sites)
-				if got != s.want && !*update {
-					t.Errorf("got:\n%s\nwant:\n%s", got, s.want)
-				}
-				s.want = got
-			})
-			judged = append(judged, s.String())
-		}
-		if *update {
-			if err := os.WriteFile(file, []byte(strings.Join(judged, "\n")), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		if err := w.parse(line); err != nil {
+			return nil, "", nil, fmt.Errorf("%s: %w", line, err)
 		}
 	}
+	sites, _ := w.play(&LeakWatch{})
+	findings, text = JudgeSites(sites), renderSites(sites)
+	if len(findings) > 0 {
+		text += "\n" + render(findings)
+	}
+	return findings, text, w.near, nil
 }
 
 // load is one program of the simulation: in steps of a second it opens, uses and

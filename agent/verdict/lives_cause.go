@@ -24,9 +24,10 @@ var details = map[string][]string{
 }
 
 // places are keys of evidence that tell findings of one rule and one thing
-// apart: where in a program goroutines wait, and for whom.
+// apart: where in a program goroutines wait, and for whom; where it opens sockets.
 var places = map[string][]string{
 	"C002": {"waits_in", "asked_in", "file", "line"},
+	"L004": {"opened_in", "file", "line"},
 }
 
 // Identity is what a finding is about, in words: its code and the things that

@@ -43,48 +43,28 @@ func (s scenario) String() string {
 	return "## " + s.name + "\n" + s.facts + "\n----\n" + s.want + "\n"
 }
 
-// TestScenarios judges every machine of testdata. Every rule must be reached by
-// a scenario, and by another that comes near it must not be.
+// judged is what is found in a scenario, as text too, and which codes must not be.
+type judged func(facts string) (findings []Finding, text string, near []string, err error)
+
+// judgedLook is of one look, or two, at a machine.
+func judgedLook(facts string) (findings []Finding, text string, near []string, err error) {
+	m, near, err := parse(facts)
+	findings = Judge(m)
+	return findings, render(findings), near, err
+}
+
+// TestScenarios judges every machine of testdata, and in testdata/opened what is
+// opened over time. Every rule must be reached by a scenario, and by another
+// that comes near it must not be.
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios: %v", err)
-	}
 	reached, spared := make(map[string]bool), make(map[string]bool)
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	for pattern, judge := range map[string]judged{"testdata/*.txt": judgedLook, "testdata/opened/*.txt": judgedOpened} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no scenarios: %v", err)
 		}
-		var judged []string
-		for _, s := range scenarios(string(text)) {
-			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+s.name, func(t *testing.T) {
-				m, near, err := parse(s.facts)
-				if err != nil {
-					t.Fatal(err)
-				}
-				findings := Judge(m)
-				got := render(findings)
-				if got != s.want && !*update {
-					t.Errorf("got:\n%s\nwant:\n%s", got, s.want)
-				}
-				s.want = got
-				for _, f := range findings {
-					reached[f.Code] = true
-					if slices.Contains(near, f.Code) {
-						t.Errorf("%s must stay silent: %s", f.Code, f.Title)
-					}
-				}
-				for _, code := range near {
-					spared[code] = true
-				}
-			})
-			judged = append(judged, s.String())
-		}
-		if *update {
-			if err := os.WriteFile(file, []byte(strings.Join(judged, "\n")), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		for _, file := range files {
+			judgeFile(t, file, judge, reached, spared)
 		}
 	}
 	for _, rule := range Rules {
@@ -93,6 +73,43 @@ func TestScenarios(t *testing.T) {
 		}
 		if !spared[rule.Code] {
 			t.Errorf("no scenario comes near %s and stays silent", rule.Code)
+		}
+	}
+}
+
+// judgeFile judges the scenarios of a file.
+func judgeFile(t *testing.T, file string, judge judged, reached, spared map[string]bool) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	name := strings.TrimPrefix(strings.TrimSuffix(file, ".txt"), "testdata/")
+	for _, s := range scenarios(string(text)) {
+		t.Run(name+"/"+s.name, func(t *testing.T) {
+			findings, got, near, err := judge(s.facts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != s.want && !*update {
+				t.Errorf("got:\n%s\nwant:\n%s", got, s.want)
+			}
+			s.want = got
+			for _, f := range findings {
+				reached[f.Code] = true
+				if slices.Contains(near, f.Code) {
+					t.Errorf("%s must stay silent: %s", f.Code, f.Title)
+				}
+			}
+			for _, code := range near {
+				spared[code] = true
+			}
+		})
+		all = append(all, s.String())
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(strings.Join(all, "\n")), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -26,6 +26,7 @@ type Rule struct {
 	Sees    []string // the sources it needs, as fact.Blind names them
 	Meaning string   // what it says, when it is raised, and the reasons for its thresholds
 	Wrong   string   // how it can be wrong, or miss something
+	Watch   bool     // it judges what a [LeakWatch] saw over time: [JudgeSites] applies it, and no look alone
 	Fix     []string // what to do; findings put their own PEER, PID, LIMIT and MAX in
 
 	judge func(*view) []Finding
@@ -54,23 +55,23 @@ var Rules = []Rule{
 	fileLimit,
 	idleCrowd,
 	closeWait,
+	leakingCode,
 }
-
-// LeakingCode is the code of findings about lines of code that leak: of
-// [LeakWatch], which follows what is opened, and so of none of Rules.
-const LeakingCode = "L004"
 
 // Judge applies every rule to one look at a machine and returns what they
 // found: the most severe first, then by promise, code and weight. It only reads
 // m. No finding is an empty list. The same facts give the same list.
 func Judge(m *fact.Machine) []Finding {
-	findings := []Finding{}
 	if m == nil {
-		return findings
+		return []Finding{}
 	}
-	v := newView(m)
-	for i := range Rules {
-		rule := &Rules[i]
+	return judgeBy(newView(m), Rules...)
+}
+
+func judgeBy(v *view, rules ...Rule) []Finding {
+	findings := []Finding{}
+	for i := range rules {
+		rule := &rules[i]
 		for _, f := range rule.judge(v) {
 			f.Code, f.Promise = rule.Code, rule.Promise
 			f.Severity = min(f.Severity, rule.Worst)

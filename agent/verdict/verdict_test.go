@@ -35,7 +35,7 @@ func TestSeverity(t *testing.T) {
 }
 
 func TestRules(t *testing.T) {
-	sources := []string{"sockets", "owners", "options", "processes", "goroutines", "conntrack", "names", "programs"}
+	sources := []string{"sockets", "owners", "options", "processes", "goroutines", "conntrack", "names", "programs", "openers"}
 	letters := map[Promise]string{Names: "N", Calls: "C", Silence: "S", Leaks: "L"}
 	codes := make(map[string]bool)
 	for _, r := range Rules {

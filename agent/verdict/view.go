@@ -20,6 +20,7 @@ type view struct {
 	conns []conn         // TCP connections of which the kernel tells something, to anywhere
 	peers []peer         // who they are with
 	dials []*fact.Socket // unix sockets that connected to somebody
+	sites []LeakSite     // what was seen over time; nil in a look
 
 	listening map[port]bool
 	bounds    map[bound.Conn][2]bound.Bound // idle and sending: thousands of sockets share few settings

@@ -125,10 +125,13 @@ func chosen(only, skip string) (func(code string, p verdict.Promise) bool, error
 // ruleWords reads a list of promises and rules.
 func ruleWords(flag, list string) (words []string, err error) {
 	for word := range strings.FieldsFuncSeq(strings.ToLower(list), isComma) {
-		known := slices.ContainsFunc(verdict.Rules, func(r verdict.Rule) bool {
+		at := slices.IndexFunc(verdict.Rules, func(r verdict.Rule) bool {
 			return word == strings.ToLower(r.Code) || word == r.Promise.String()
 		})
-		if !known {
+		if at >= 0 && flag == "--only" && verdict.Rules[at].Watch && word != verdict.Rules[at].Promise.String() {
+			return nil, fmt.Errorf("%s %q takes minutes of watching, and check only looks: take lifeline leaks or lifeline agent", flag, word)
+		}
+		if at < 0 {
 			return nil, fmt.Errorf("%s %q is neither a promise (names, calls, silence, leaks) nor a rule such as %s", flag, word, verdict.Rules[0].Code)
 		}
 		words = append(words, word)

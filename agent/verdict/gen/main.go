@@ -32,6 +32,11 @@ func examples(dir string) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	overTime, err := filepath.Glob(filepath.Join(dir, "opened", "*.txt"))
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, overTime...)
 	for _, r := range verdict.Rules {
 		best := verdict.Info
 		own := filepath.Join(dir, r.Promise.String()+".txt")
