@@ -15,6 +15,7 @@ import (
 type counts struct {
 	totals state.Totals
 	links  []state.Link
+	groups []state.Group // of all links
 	calls  []state.Waiting
 	peers  []state.Peer
 	keys   []peerKey // of peers
@@ -23,7 +24,7 @@ type counts struct {
 // counted makes counts of a census and the one before, which may be nil.
 func counted(m, earlier *fact.Machine) counts {
 	links, peers := state.LinksOf(m), verdict.Peers(m)
-	c := counts{totals: totals(m, earlier), links: state.Fold(links, 0), peers: state.PeersOf(peers)}
+	c := counts{totals: totals(m, earlier), links: state.Fold(links, 0), groups: state.GroupsOf(links), peers: state.PeersOf(peers)}
 	c.totals.Links = len(links)
 	for _, p := range peers {
 		c.keys = append(c.keys, peerKey{p.Netns, p.Interface, p.Addr})

@@ -49,7 +49,7 @@ func (k *known) found(now time.Time, source string, found []verdict.Finding, bli
 func (k *known) fill(s *state.State, now time.Time) {
 	s.Agent.Policy = k.told
 	s.Findings = kept(k.policy, state.FindingsOf(k.life.List(now)))
-	s.Totals, s.Links, s.Calls = k.counts.totals, k.counts.links, k.counts.calls
+	s.Totals, s.Links, s.Groups, s.Calls = k.counts.totals, k.counts.links, k.counts.groups, k.counts.calls
 	s.Totals.Sites = k.sitesAll
 	s.Peers = k.peers(now)
 	s.Leaks, s.Names = k.sites, k.names

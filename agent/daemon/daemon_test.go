@@ -268,3 +268,15 @@ func TestPromises(t *testing.T) {
 		t.Errorf("of a source that is off: %+v", p)
 	}
 }
+
+// What is folded so that it can be drawn is not folded for the history.
+func TestCountedKeepsAllGroups(t *testing.T) {
+	m := &fact.Machine{}
+	for i := range 3 * state.MostLinks {
+		m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, Family: fact.IPv4, State: fact.Established,
+			Local: netip.MustParseAddrPort("10.0.0.1:8080"), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 4000)})
+	}
+	if c := counted(m, nil); len(c.links) > state.MostLinks || len(c.groups) != 3*state.MostLinks || c.totals.Links != 3*state.MostLinks {
+		t.Errorf("%d links and %d groups of %d", len(c.links), len(c.groups), 3*state.MostLinks)
+	}
+}

@@ -29,6 +29,13 @@ func (k *seriesKey) hash() int64 {
 	return int64(h.Sum64())
 }
 
+// part is groups or totals of a record. Once the record is written it is never
+// changed, so that the next may share it.
+type part struct {
+	ids    map[seriesKey]int64
+	values values
+}
+
 type findingKey struct {
 	id    string
 	first int64
@@ -90,20 +97,15 @@ func (s *Store) write(ctx context.Context, r *Record) (err error) {
 			_ = tx.Rollback() // which fails after a commit that failed
 		}
 	}()
-	w := writer{Store: s, tx: tx, ids: make(map[seriesKey]int64, len(r.Groups)+mostTotals)}
+	w := writer{Store: s, tx: tx, same: !r.Totals.Looked.IsZero() && r.Totals.Looked.Equal(s.looked)}
 	if err := w.begin(ctx, r); err != nil {
 		return err
 	}
-	next, err := w.series(ctx, r)
+	groups, totals, err := w.parts(ctx, r)
 	if err != nil {
 		return err
 	}
-	from := s.now
-	if w.frames == 0 {
-		from = nil
-	}
-	at := r.Time.UnixMilli()
-	data := encode(from, next)
+	at, data := r.Time.UnixMilli(), w.frame(groups, totals)
 	w.size += int64(len(data))
 	if _, err := tx.ExecContext(ctx, "INSERT INTO frame (id, time, data) VALUES (?, ?, ?)", w.segment<<frameBits|w.frames, at, data); err != nil {
 		return err
@@ -122,7 +124,7 @@ func (s *Store) write(ctx context.Context, r *Record) (err error) {
 		return err
 	}
 	s.segment, s.frames, s.size, s.last = w.segment, w.frames+1, w.size, r.Time
-	s.now, s.ids, s.written = next, w.ids, written
+	s.groups, s.totals, s.looked, s.written = groups, totals, r.Totals.Looked, written
 	return nil
 }
 
@@ -137,7 +139,7 @@ type writer struct {
 	segment int64
 	frames  int64
 	size    int64
-	ids     map[seriesKey]int64
+	same    bool // the census of the record before
 
 	find, insert *sql.Stmt // once there is something to find; tx closes them
 }
@@ -163,34 +165,71 @@ func (w *writer) begin(ctx context.Context, r *Record) error {
 	return err
 }
 
-// series returns the values of a record by number, and numbers what is new.
-func (w *writer) series(ctx context.Context, r *Record) (values, error) {
-	next := make(values, len(r.Groups)+mostTotals)
-	var failed error
-	add := func(key seriesKey, n int64) {
-		id, err := w.id(ctx, &key)
-		if err != nil {
-			failed = cmp.Or(failed, err)
-			return
+// parts numbers the groups and totals of a record. Groups of the census before
+// are those of the record before, and nothing is done for them.
+func (w *writer) parts(ctx context.Context, r *Record) (groups, totals part, err error) {
+	if groups = w.groups; !w.same {
+		n := numbering{writer: w, before: w.groups.ids, part: newPart(len(r.Groups))}
+		for _, g := range fold(r.Groups) {
+			if g.Count >= 0 {
+				n.add(ctx, seriesKey{Series: short(g.Series)}, int64(g.Count))
+			}
 		}
-		if next[id] == 0 {
-			next[id] = 1
-		}
-		next[id] += n
-	}
-	for _, g := range fold(r.Groups) {
-		if g.Count >= 0 && failed == nil {
-			add(seriesKey{Series: short(g.Series)}, int64(g.Count))
+		if groups = n.part; n.err != nil {
+			return groups, totals, n.err
 		}
 	}
-	eachTotal(r, func(name string, v int64) { add(seriesKey{total: clip(name)}, v) })
-	if failed != nil {
-		return nil, failed
+	n := numbering{writer: w, before: w.totals.ids, part: newPart(mostTotals)}
+	eachTotal(r, func(name string, v int64) { n.add(ctx, seriesKey{total: clip(name)}, v) })
+	if totals, err = n.part, n.err; err != nil || w.frames > 0 {
+		return groups, totals, err
 	}
-	if w.frames == 0 { // the segment needs them all, and no older one alone may keep them
-		_, failed = w.tx.ExecContext(ctx, "UPDATE series SET segment = ? WHERE id IN (SELECT value FROM json_each(?))", w.segment, list(next))
+	for _, p := range []part{groups, totals} { // the segment needs them all, and no older one alone may keep them
+		if _, err := w.tx.ExecContext(ctx, "UPDATE series SET segment = ? WHERE id IN (SELECT value FROM json_each(?))", w.segment, list(p.values)); err != nil {
+			return groups, totals, err
+		}
 	}
-	return next, failed
+	return groups, totals, nil
+}
+
+// frame is what leads from the record before to this one.
+func (w *writer) frame(groups, totals part) []byte {
+	switch {
+	case w.frames == 0:
+		return encode(changes(changes(nil, nil, groups.values), nil, totals.values))
+	case w.same:
+		return encode(changes(nil, w.totals.values, totals.values))
+	}
+	return encode(changes(changes(nil, w.groups.values, groups.values), w.totals.values, totals.values))
+}
+
+// numbering makes a part.
+type numbering struct {
+	*writer
+	before map[seriesKey]int64 // numbers of the record before
+	part   part
+	err    error // the first; after it nothing is added
+}
+
+func newPart(size int) part {
+	return part{make(map[seriesKey]int64, size), make(values, size)}
+}
+
+func (n *numbering) add(ctx context.Context, key seriesKey, count int64) {
+	id, known := n.part.ids[key]
+	if !known && n.err == nil {
+		if id, known = n.before[key]; !known {
+			id, n.err = n.id(ctx, &key)
+		}
+	}
+	if n.err != nil {
+		return
+	}
+	n.part.ids[key] = id
+	if n.part.values[id] == 0 {
+		n.part.values[id] = 1
+	}
+	n.part.values[id] += count
 }
 
 func list(v values) string {
@@ -204,18 +243,25 @@ func list(v values) string {
 	return string(append(text, ']'))
 }
 
-// fold keeps the largest groups, and makes one of the rest.
+// fold keeps the largest groups, always the same of those that are equal, and
+// makes one of the rest.
 func fold(groups []state.Group) []state.Group {
 	if len(groups) <= mostGroups {
 		return groups
 	}
 	groups = slices.Clone(groups)
-	slices.SortFunc(groups, func(a, b state.Group) int { return cmp.Compare(b.Count, a.Count) })
+	slices.SortFunc(groups, func(a, b state.Group) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), compareSeries(&a.Series, &b.Series))
+	})
 	rest := state.Group{Series: state.Series{Peer: Others}}
 	for _, g := range groups[mostGroups:] {
 		rest.Count += g.Count
 	}
 	return append(groups[:mostGroups], rest)
+}
+
+func compareSeries(a, b *state.Series) int {
+	return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Program, b.Program), cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Port, b.Port))
 }
 
 func short(s state.Series) state.Series {
@@ -224,16 +270,8 @@ func short(s state.Series) state.Series {
 
 func clip(text string) string { return text[:min(len(text), mostText)] }
 
-// id is the number of a series. It is asked of the file only where the record
-// before did not have it.
+// id is the number of a series that the record before did not have.
 func (w *writer) id(ctx context.Context, key *seriesKey) (id int64, err error) {
-	if id, ok := w.ids[*key]; ok {
-		return id, nil
-	}
-	if id, ok := w.Store.ids[*key]; ok {
-		w.ids[*key] = id
-		return id, nil
-	}
 	if w.find == nil {
 		if w.find, err = w.tx.PrepareContext(ctx, "SELECT id FROM series WHERE hash = ? AND total = ? AND program = ? AND unit = ? AND peer = ? AND port = ?"); err != nil {
 			return 0, err
@@ -254,11 +292,7 @@ func (w *writer) id(ctx context.Context, key *seriesKey) (id int64, err error) {
 			w.size += 2 * mostText
 		}
 	}
-	if err != nil {
-		return 0, err
-	}
-	w.ids[*key] = id
-	return id, nil
+	return id, err
 }
 
 // findings writes those that are new or ended, whose severity or count changed,

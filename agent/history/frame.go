@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -22,25 +23,32 @@ type values map[int64]int64
 
 var errFrame = errors.New("a record of the history makes no sense")
 
-// encode returns the frame that leads from one record to the next.
-func encode(from, to values) []byte {
-	var changed []int64
+// change is how a series differs between two records.
+type change struct{ id, by int64 }
+
+// changes adds to list how to differs from from.
+func changes(list []change, from, to values) []change {
 	for id, v := range to {
 		if from[id] != v {
-			changed = append(changed, id)
+			list = append(list, change{id, v - from[id]})
 		}
 	}
-	for id := range from {
+	for id, v := range from {
 		if _, stays := to[id]; !stays {
-			changed = append(changed, id)
+			list = append(list, change{id, -v})
 		}
 	}
-	slices.Sort(changed)
-	data, last := make([]byte, 0, 3*len(changed)), int64(0)
-	for _, id := range changed {
-		data = binary.AppendUvarint(data, uint64(id-last))
-		data = binary.AppendVarint(data, to[id]-from[id])
-		last = id
+	return list
+}
+
+// encode returns the frame that makes these changes.
+func encode(list []change) []byte {
+	slices.SortFunc(list, func(a, b change) int { return cmp.Compare(a.id, b.id) })
+	data, last := make([]byte, 0, 3*len(list)), int64(0)
+	for _, c := range list {
+		data = binary.AppendUvarint(data, uint64(c.id-last))
+		data = binary.AppendVarint(data, c.by)
+		last = c.id
 	}
 	return data
 }

@@ -2,7 +2,9 @@ package history
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
+	"slices"
 	"testing"
 
 	"github.com/lifeline-go/lifeline/agent/state"
@@ -17,12 +19,20 @@ func TestFold(t *testing.T) {
 	if last := folded[mostGroups]; len(folded) != mostGroups+1 || folded[0].Count != mostGroups+10 || last.Peer != Others || last.Count != 55 || many[0].Count != 1 {
 		t.Errorf("%d groups, first %v, last %v", len(folded), folded[0], last)
 	}
+	for i := range many { // who is folded must not change from record to record
+		many[i] = state.Group{Series: state.Series{Peer: fmt.Sprint(i)}, Count: 1}
+	}
+	folded = fold(many)
+	slices.Reverse(many)
+	if !slices.Equal(folded, fold(many)) {
+		t.Error("of equal groups others are folded when they come in another order")
+	}
 }
 
 func FuzzFrame(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(encode(nil, values{1: 5, 2: 1, 300: 4225}))
-	f.Add(encode(values{1: 5, 2: 1, 300: 4225}, values{1: 6, 9: 1}))
+	f.Add(encode(changes(nil, nil, values{1: 5, 2: 1, 300: 4225})))
+	f.Add(encode(changes(nil, values{1: 5, 2: 1, 300: 4225}, values{1: 6, 9: 1})))
 	f.Add(bytes.Repeat([]byte{255}, 20))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v := values{1: 5, 2: 1}
@@ -35,7 +45,7 @@ func FuzzFrame(f *testing.F) {
 				t.Fatalf("series %d has %d", id, n)
 			}
 		}
-		if err := before.apply(encode(before, v)); err != nil || !maps.Equal(before, v) {
+		if err := before.apply(encode(changes(nil, before, v))); err != nil || !maps.Equal(before, v) {
 			t.Fatalf("%v is not %v: %v", before, v, err)
 		}
 	})

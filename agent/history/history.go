@@ -54,7 +54,8 @@ type Options struct {
 	Keep     time.Duration // how long; 0 = 7 days
 }
 
-// Record is what is kept of one moment.
+// Record is what is kept of one moment. Groups belong to the census of
+// Totals.Looked: a record of the same census as the one before has the same.
 type Record struct {
 	Time     time.Time
 	Groups   []state.Group
@@ -75,8 +76,9 @@ type Store struct {
 	frames   int64
 	size     int64 // bytes of the segment, about
 	last     time.Time
-	now      values              // of the last record
-	ids      map[seriesKey]int64 // of its series
+	groups   part      // of the last record
+	looked   time.Time // its census
+	totals   part
 	written  map[findingKey]writtenFinding
 	aside    string
 	lost     int // records that could not be written since the last one that was
@@ -294,7 +296,7 @@ func (s *Store) Aside() string {
 // forget makes the next record begin a segment that rests on nothing.
 func (s *Store) forget() {
 	s.segment, s.frames = 0, 0
-	s.now, s.ids, s.written = values{}, map[seriesKey]int64{}, map[findingKey]writtenFinding{}
+	s.groups, s.totals, s.looked, s.written = part{}, part{}, time.Time{}, nil
 }
 
 // Close closes the file. Everything has been written by then.

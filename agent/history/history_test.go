@@ -209,3 +209,25 @@ func TestOddRecords(t *testing.T) {
 		t.Errorf("%q, %v", counts(past.Groups), err)
 	}
 }
+
+// Records of one census have its groups, also across segments, and cost what the
+// totals cost; the next census counts again.
+func TestRecordsOfOneCensus(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "history.db"), history.Options{})
+	for i := range 400 { // more than a segment has
+		r := history.Record{Time: noon.Add(time.Duration(i) * 10 * time.Second), Totals: state.Totals{Sockets: i, Looked: noon}}
+		if i == 0 {
+			r.Groups = []state.Group{group("10.77.1.2", 4224), group("10.77.1.9", 3)}
+		}
+		if i == 399 {
+			r.Totals.Looked, r.Groups = r.Time, []state.Group{group("10.77.1.9", 4)}
+		}
+		add(t, s, r)
+	}
+	for i, want := range map[int]string{0: "10.77.1.2=4224 10.77.1.9=3", 359: "10.77.1.2=4224 10.77.1.9=3", 360: "10.77.1.2=4224 10.77.1.9=3", 398: "10.77.1.2=4224 10.77.1.9=3", 399: "10.77.1.9=4"} {
+		past, err := s.At(t.Context(), noon.Add(time.Duration(i)*10*time.Second))
+		if err != nil || counts(past.Groups) != want || past.Totals.Sockets != i {
+			t.Errorf("record %d: %s, %d sockets, %v", i, counts(past.Groups), past.Totals.Sockets, err)
+		}
+	}
+}

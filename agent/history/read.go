@@ -236,7 +236,7 @@ func (v *view) name(ctx context.Context, now values, past *state.Past) error {
 		return nil
 	}, "SELECT id, total, program, unit, peer, port FROM series WHERE id IN (SELECT value FROM json_each(?))", list(now))
 	slices.SortFunc(past.Groups, func(a, b state.Group) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Program, b.Program), cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Port, b.Port))
+		return cmp.Or(cmp.Compare(b.Count, a.Count), compareSeries(&a.Series, &b.Series))
 	})
 	return err
 }

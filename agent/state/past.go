@@ -20,6 +20,24 @@ type Group struct {
 	Count int `json:"count"`
 }
 
+// GroupsOf adds up links by their Series, which has neither network namespace
+// nor container nor protocol; it leaves links as they are.
+func GroupsOf(links []Link) []Group {
+	index, groups := make(map[Series]int, len(links)), make([]Group, 0, len(links))
+	for i := range links {
+		l := &links[i]
+		s := Series{Program: l.From.Name, Unit: l.From.Unit, Peer: l.To.Name, Port: l.Port}
+		at, known := index[s]
+		if !known {
+			at = len(groups)
+			index[s] = at
+			groups = append(groups, Group{Series: s})
+		}
+		groups[at].Count += l.Count
+	}
+	return groups
+}
+
 // Moment is the record that stands for a moment of the past.
 type Moment struct {
 	Asked time.Time  `json:"asked"` // for

@@ -36,6 +36,11 @@ type State struct {
 	Sources  []Source  `json:"sources"`
 	Blind    []Blind   `json:"blind"`
 	Acts     []Act     `json:"acts"` // the latest, newest first
+
+	// Groups are all links by what the history counts, not folded. They are for
+	// the history alone, belong to the census of Totals.Looked, and are the same
+	// slice in each State until the next.
+	Groups []Group `json:"-"`
 }
 
 // How many entries a State has at most. What is left out is counted in

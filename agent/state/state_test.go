@@ -188,6 +188,23 @@ func TestFoldRandom(t *testing.T) {
 	}
 }
 
+// Groups are all links, those that differ in what the history does not count as one.
+func TestGroupsOf(t *testing.T) {
+	var links []Link
+	for i := range 3 * MostLinks {
+		links = append(links, Link{From: End{Name: "app", Unit: "app.service", PID: 7}, To: End{Name: fmt.Sprintf("10.0.%d.%d", i/256, i%256)}, Port: ">443", Protocol: "tcp", Count: 1 + i})
+	}
+	twin := links[9]
+	twin.Netns, twin.From.Container = 7, "3f1c9a"
+	groups := GroupsOf(append(links, twin))
+	if len(groups) != len(links) || groups[9] != (Group{Series{"app", "app.service", "10.0.0.9", ">443"}, 20}) || groups[599].Count != 600 {
+		t.Errorf("%d groups of %d links, %+v", len(groups), len(links), groups[9])
+	}
+	if none := GroupsOf(nil); none == nil || len(none) > 0 {
+		t.Errorf("no links make %v", none)
+	}
+}
+
 func TestFindingsOf(t *testing.T) {
 	at := time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC)
 	lives := []verdict.Life{{Finding: verdict.Finding{Code: "S001", Promise: verdict.Silence, Severity: verdict.Fail, Title: "t",

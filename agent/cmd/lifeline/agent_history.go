@@ -74,12 +74,7 @@ func (k *keeper) record(ctx context.Context, s *state.State) (err error) {
 		return nil
 	}
 	k.seq = s.Seq
-	r := history.Record{Time: s.Time, Totals: s.Totals, Findings: s.Findings, Groups: make([]state.Group, 0, len(s.Links))}
-	for i := range s.Links {
-		l := &s.Links[i]
-		r.Groups = append(r.Groups, state.Group{Count: l.Count, Series: state.Series{Program: l.From.Name, Unit: l.From.Unit, Peer: l.To.Name, Port: l.Port}})
-	}
-	return k.store.Add(ctx, r)
+	return k.store.Add(ctx, history.Record{Time: s.Time, Groups: s.Groups, Totals: s.Totals, Findings: s.Findings})
 }
 
 func (k *keeper) close() {

@@ -125,9 +125,8 @@ func TestAgentKeepsHistory(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "state")); err != nil {
 		t.Fatal(err)
 	}
-	seen := &state.State{Seq: 2, Time: past.Add(10 * time.Second), Totals: state.Totals{Sockets: 7, Looked: past}, Links: []state.Link{
-		{From: state.End{Name: "ws-server", Unit: "ws.service"}, To: state.End{Name: "10.77.1.2"}, Port: ":8080", Protocol: "tcp", Count: 4224},
-		{From: state.End{Name: "ws-server", Unit: "ws.service"}, To: state.End{Name: "10.77.1.2"}, Port: ":8080", Netns: 7, Count: 1}}}
+	seen := &state.State{Seq: 2, Time: past.Add(10 * time.Second), Totals: state.Totals{Sockets: 7, Looked: past}, Groups: []state.Group{
+		{Series: state.Series{Program: "ws-server", Unit: "ws.service", Peer: "10.77.1.2", Port: ":8080"}, Count: 4225}}}
 	for _, s := range []*state.State{s, seen, seen} {
 		if err := k.record(t.Context(), s); err != nil {
 			t.Fatal(err)
