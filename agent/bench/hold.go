@@ -99,7 +99,7 @@ func (all holders) stop() {
 func hold(_ context.Context, args []string) error {
 	var h held
 	defer h.close()
-	for len(args) < 4 {
+	for len(args) < 6 {
 		args = append(args, "")
 	}
 	number, _ := strconv.Atoi(args[2])
@@ -110,7 +110,17 @@ func hold(_ context.Context, args []string) error {
 	case "serve":
 		err = h.serve(args[1])
 	case "dial":
-		err = h.dial(args[1], number)
+		from, _ := strconv.Atoi(args[4])
+		spread, unset := time.ParseDuration(args[5])
+		if unset != nil {
+			spread = probed
+		}
+		err = h.dial(args[1], number, from, spread)
+	case "answer":
+		err = h.answer(args[1])
+	case "work":
+		life, _ := time.ParseDuration(args[3])
+		return workFor(args[1], number, life)
 	default:
 		err = fmt.Errorf("hold is for bench itself; %q is nothing to hold", args[0])
 	}
@@ -207,14 +217,19 @@ func (h *held) serve(address string) error {
 	return nil
 }
 
-// dial opens n connections, spread over as long as package net leaves them idle
-// before it probes: otherwise all would be probed at once, for ever.
-func (h *held) dial(address string, n int) error {
-	const spread = 15 * time.Second
-	began := time.Now()
+// probed is as long as package net leaves connections idle before it probes.
+const probed = 15 * time.Second
+
+// dial opens n connections, from so many addresses of clients where that is not
+// 0. They are spread over a while: otherwise all would be probed at once, for ever.
+func (h *held) dial(address string, n, from int, spread time.Duration) error {
+	began, dialer := time.Now(), net.Dialer{Timeout: 10 * time.Second}
 	for i := range n {
 		time.Sleep(time.Until(began.Add(spread * time.Duration(i) / time.Duration(n))))
-		c, err := net.DialTimeout("tcp", address, 10*time.Second)
+		if from > 0 {
+			dialer.LocalAddr = clientAt(i % from)
+		}
+		c, err := dialer.Dial("tcp", address)
 		if err != nil {
 			return err
 		}

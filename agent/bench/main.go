@@ -44,6 +44,7 @@ var measurements = []measurement{
 	{"ledger", measureLedger, "what it costs to list the connections of a program, beside net.Dialer"},
 	{"leaks", measureLeaks, "what it costs to watch who opens sockets, and to read it"},
 	{"ssh", measureSSH, "commands on one connection and on 200 hosts, beside x/crypto/ssh, ssh, clush, pssh and ansible"},
+	{"agent", measureAgent, "what lifeline agent takes at 30,000 sockets and 500 connects/s, and how soon its page knows"},
 	{"watch", watch, "what it costs to watch 30,000 connections for silence"},
 }
 

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// What may grow in an hour, and still count as flat: the noise of a collector of
+// garbage, not a leak.
+const (
+	flatMemory = 8 << 20
+	flatCount  = 10
+)
+
+// sampled is the agent at one moment of a soak.
+type sampled struct {
+	at time.Duration
+	agentUsage
+	goroutines int
+	heap       float64
+}
+
+// soakAgent watches the agent for growth: memory, goroutines, files and threads.
+func soakAgent(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode) error {
+	if err := a.sleep(ctx, max(warming, f.soak/10)); err != nil {
+		return err
+	}
+	began, opened := time.Now(), node.opened()
+	var all []sampled
+	fmt.Println("minutes  resident MiB  heap MiB  goroutines  files  threads  CPU s  sockets")
+	for next := 0; time.Since(began) < f.soak; next++ {
+		one, err := a.sample(ctx, time.Since(began))
+		if err != nil {
+			return err
+		}
+		all = append(all, one)
+		if next%6 == 0 {
+			fmt.Printf("%7.1f  %12.1f  %8.1f  %10d  %5d  %7d  %5.1f  %7d\n", one.at.Minutes(), float64(one.resident)/(1<<20), one.heap/(1<<20), one.goroutines, one.files, one.threads, one.cpu.Seconds(), a.page.state().Totals.Sockets)
+		}
+		if err := errors.Join(a.sleep(ctx, 10*time.Second), node.trouble()); err != nil {
+			return err
+		}
+	}
+	last := all[len(all)-1]
+	share := float64(last.cpu-all[0].cpu) / float64(last.at-all[0].at)
+	t := newTable("lifeline agent over %v: %d sockets, %d connections, %d processes and %d namespaces came and went; growth is that of the second half, by its slope",
+		f.soak, a.page.state().Totals.Sockets, node.opened()-opened, node.started(), node.namespaces())
+	t.row("processor, of one core", percent(share), "≤ "+percent(agentShare), share/agentShare)
+	t.row("resident memory, the most", mebibytes(last.peak), "≤ "+mebibytes(agentMemory), float64(last.peak)/agentMemory)
+	for _, g := range []struct {
+		name string
+		of   func(*sampled) float64
+		show func(float64) string
+		flat float64
+	}{
+		{"resident memory", func(s *sampled) float64 { return float64(s.resident) }, func(v float64) string { return fmt.Sprintf("%+.2f MiB", v/(1<<20)) }, flatMemory},
+		{"heap in use", func(s *sampled) float64 { return s.heap }, func(v float64) string { return fmt.Sprintf("%+.2f MiB", v/(1<<20)) }, flatMemory},
+		{"goroutines", func(s *sampled) float64 { return float64(s.goroutines) }, func(v float64) string { return fmt.Sprintf("%+.1f", v) }, flatCount},
+		{"files", func(s *sampled) float64 { return float64(s.files) }, func(v float64) string { return fmt.Sprintf("%+.1f", v) }, flatCount},
+		{"threads", func(s *sampled) float64 { return float64(s.threads) }, func(v float64) string { return fmt.Sprintf("%+.1f", v) }, flatCount},
+	} {
+		grows := slope(all[len(all)/2:], g.of) * float64(time.Hour)
+		t.row(g.name+", growth in an hour", g.show(grows), "≤ "+g.show(g.flat), max(grows, 0)/g.flat)
+	}
+	return t.print()
+}
+
+func (a *agentRun) sample(ctx context.Context, at time.Duration) (s sampled, err error) {
+	s.at = at
+	if s.agentUsage, err = a.measure(); err != nil {
+		return s, err
+	}
+	text, err := a.get(ctx, "metrics")
+	if err != nil {
+		return s, err
+	}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		number, _ := strconv.ParseFloat(value, 64)
+		switch name {
+		case "go_goroutines":
+			s.goroutines = int(number)
+		case "go_memstats_heap_inuse_bytes":
+			s.heap = number
+		}
+	}
+	return s, nil
+}
+
+// slope is that of the line that fits best, for each nanosecond.
+func slope(all []sampled, of func(*sampled) float64) float64 {
+	var x, y, xx, xy float64
+	n := float64(len(all))
+	for i := range all {
+		at, v := float64(all[i].at-all[0].at), of(&all[i])
+		x, y, xx, xy = x+at, y+v, xx+at*at, xy+at*v
+	}
+	if below := n*xx - x*x; below > 0 {
+		return (n*xy - x*y) / below
+	}
+	return 0
+}
