@@ -134,27 +134,27 @@ func TestDiff(t *testing.T) {
 
 func TestRange(t *testing.T) {
 	s := story(t, filepath.Join(t.TempDir(), "history.db"))
-	points, err := s.Range(t.Context(), history.Filter{Series: state.Series{Peer: "10.77.1.2"}}, noon.Add(-10*time.Minute), noon.Add(90*time.Minute), 10*time.Minute)
+	line, err := s.Range(t.Context(), state.Filter{Series: state.Series{Peer: "10.77.1.2"}}, noon.Add(-10*time.Minute), noon.Add(90*time.Minute), 10*time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, p := range points {
+	for _, p := range line.Points {
 		if p.Count == nil {
 			got = append(got, "?")
 		} else {
-			got = append(got, fmt.Sprintf("%d-%d", *p.Least, *p.Most))
+			got = append(got, fmt.Sprintf("%v-%v", *p.Least, *p.Most))
 		}
 	}
 	if want := "? 4224-4224 4224-4224 4224-4224 0-0 0-0 0-0 ? ? ?"; strings.Join(got, " ") != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	points, err = s.Range(t.Context(), history.Filter{Total: "sockets"}, noon, noon.Add(time.Hour), time.Nanosecond)
-	if err != nil || len(points) != 360 || *points[359].Count != 5359 {
-		t.Errorf("%d points, %v", len(points), err)
+	line, err = s.Range(t.Context(), state.Filter{Total: "sockets"}, noon, noon.Add(time.Hour), time.Nanosecond)
+	if err != nil || len(line.Points) != 360 || *line.Points[359].Count != 5359 || line.Step != 10 {
+		t.Errorf("%d points of %v s, %v", len(line.Points), line.Step, err)
 	}
-	if all, err := s.Range(t.Context(), history.Filter{}, noon, noon.AddDate(1, 0, 0), time.Second); err != nil || len(all) > history.MostPoints {
-		t.Errorf("a year is %d points, %v", len(all), err)
+	if all, err := s.Range(t.Context(), state.Filter{}, noon, noon.AddDate(1, 0, 0), time.Second); err != nil || len(all.Points) > history.MostPoints {
+		t.Errorf("a year is %d points, %v", len(all.Points), err)
 	}
 }
 

@@ -4,37 +4,32 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/state"
 )
 
-// Filter chooses series: those that are equal in all that is not "". The zero
-// Filter takes all connections.
-type Filter struct {
-	state.Series
-	Total string // one number of the totals instead: sockets, peers, tcp/ESTABLISHED, family/ipv4 …
-}
-
 // MostPoints is how many steps Range returns at most: with more it takes longer ones.
 const MostPoints = 2000
 
-// Range returns how many connections the filter's series had together, in steps
-// from from to to, of ten seconds or more. A step in which nothing was written
-// has no count.
-func (r *Reader) Range(ctx context.Context, f Filter, from, to time.Time, step time.Duration) (points []state.Point, err error) {
+// Range returns how many connections the filter's series had together, or how a
+// total changed, in steps from from to to, of ten seconds or more; 0 chooses some
+// 500 steps. A step in which nothing was written has no count.
+func (r *Reader) Range(ctx context.Context, f state.Filter, from, to time.Time, step time.Duration) (line state.TimeLine, err error) {
 	if !from.Before(to) {
-		return nil, errors.New("a time line runs from a time to a later one")
+		return line, errors.New("a time line runs from a time to a later one")
 	}
 	if step <= 0 {
 		step = to.Sub(from) / 500
 	}
 	step = max(step, (to.Sub(from)+MostPoints-1)/MostPoints, 10*time.Second)
+	line = state.TimeLine{From: from, To: to, Step: step.Seconds()}
 	for t := from; t.Before(to); t = t.Add(step) {
-		points = append(points, state.Point{Time: t})
+		line.Points = append(line.Points, state.Point{Time: t})
 	}
 	err = r.view(ctx, func(v *view) error {
-		l := line{from: from, to: to, step: step, points: points, now: values{}}
+		l := tracer{TimeLine: line, step: step, now: values{}, measure: inMillionths(f.Total)}
 		if l.ids, err = v.matching(ctx, &f); err != nil {
 			return err
 		}
@@ -48,30 +43,38 @@ func (r *Reader) Range(ctx context.Context, f Filter, from, to time.Time, step t
 		}, `SELECT frame.id, time, data FROM segment JOIN frame ON frame.id >= segment.id << ? AND frame.id < (segment.id + 1) << ?
 			WHERE segment.first < ? AND segment.last >= ? ORDER BY segment.first, frame.id`, frameBits, frameBits, to.UnixMilli(), from.UnixMilli())
 	})
-	return points, err
+	return line, err
 }
 
 // matching returns the numbers of the series.
-func (v *view) matching(ctx context.Context, f *Filter) (map[int64]bool, error) {
-	ids := make(map[int64]bool)
-	err := v.each(ctx, func(rows *sql.Rows) error {
+func (v *view) matching(ctx context.Context, f *state.Filter) (map[int64]bool, error) {
+	ids, peer := make(map[int64]bool), clip(f.Peer)
+	network, err := netip.ParsePrefix(peer)
+	if err == nil {
+		peer = ""
+	}
+	err = v.each(ctx, func(rows *sql.Rows) error {
 		var id int64
-		if err := rows.Scan(&id); err != nil {
+		var of string
+		if err := rows.Scan(&id, &of); err != nil {
 			return err
 		}
-		ids[id] = true
+		addr, err := netip.ParseAddr(of)
+		if !network.IsValid() || err == nil && network.Contains(addr.WithZone("").Unmap()) {
+			ids[id] = true
+		}
 		return nil
-	}, `SELECT id FROM series WHERE total = ?1 AND (?2 = '' OR program = ?2) AND (?3 = '' OR unit = ?3) AND (?4 = '' OR peer = ?4) AND (?5 = '' OR port = ?5)`,
-		clip(f.Total), clip(f.Program), clip(f.Unit), clip(f.Peer), clip(f.Port))
+	}, `SELECT id, peer FROM series WHERE total = ?1 AND (?2 = '' OR program = ?2) AND (?3 = '' OR unit = ?3) AND (?4 = '' OR peer = ?4) AND (?5 = '' OR port = ?5)`,
+		clip(f.Total), clip(f.Program), clip(f.Unit), peer, clip(f.Port))
 	return ids, err
 }
 
-// line is a time line that is being read.
-type line struct {
-	from, to time.Time
-	step     time.Duration
-	points   []state.Point
-	ids      map[int64]bool
+// tracer is a time line that is being read.
+type tracer struct {
+	state.TimeLine
+	step    time.Duration
+	ids     map[int64]bool
+	measure bool // what is not there is unknown, not 0
 
 	segment int64
 	now     values // of the series that match
@@ -79,7 +82,7 @@ type line struct {
 }
 
 // add takes the next frame.
-func (l *line) add(segment int64, at time.Time, data []byte) error {
+func (l *tracer) add(segment int64, at time.Time, data []byte) error {
 	if segment != l.segment {
 		l.segment, l.sum = segment, 0
 		clear(l.now)
@@ -89,13 +92,21 @@ func (l *line) add(segment int64, at time.Time, data []byte) error {
 			return
 		}
 		was := l.now[id]
-		l.now[id] = was + change
-		l.sum += max(0, l.now[id]-1) - max(0, was-1)
+		now := was + change
+		if l.sum += max(0, now-1) - max(0, was-1); now != 0 {
+			l.now[id] = now
+		} else {
+			delete(l.now, id)
+		}
 	})
-	if err != nil || at.Before(l.from) || !at.Before(l.to) {
+	if err != nil || at.Before(l.From) || !at.Before(l.To) || l.measure && len(l.now) == 0 {
 		return err
 	}
-	p, n := &l.points[at.Sub(l.from)/l.step], int(l.sum)
+	n := float64(l.sum)
+	if l.measure {
+		n /= millionth
+	}
+	p := &l.Points[at.Sub(l.From)/l.step]
 	if p.Count == nil {
 		least, most := n, n
 		p.Least, p.Most = &least, &most

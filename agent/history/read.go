@@ -69,7 +69,7 @@ func (r *Reader) view(ctx context.Context, f func(*view) error) error {
 	}
 	defer tx.Rollback() //nolint:errcheck // there is nothing to undo
 	if err := f(&view{tx}); err != nil {
-		var early *BeforeError
+		var early *state.BeforeError
 		if errors.As(err, &early) || ctx.Err() != nil {
 			return err
 		}
@@ -78,21 +78,8 @@ func (r *Reader) view(ctx context.Context, f func(*view) error) error {
 	return nil
 }
 
-// BeforeError is a question about a time that the history does not reach back to.
-type BeforeError struct {
-	Asked time.Time
-	Begin time.Time // zero: nothing was written yet
-}
-
-func (e *BeforeError) Error() string {
-	if e.Begin.IsZero() {
-		return "the history is empty: the agent writes the first record within seconds of its start"
-	}
-	return fmt.Sprintf("no history before %s; the agent's began then, and %s was asked for", e.Begin.Format(time.DateTime), e.Asked.Format(time.DateTime))
-}
-
 // At returns the census at t: the last record at or before it. It is a
-// [BeforeError] when there is none.
+// [state.BeforeError] when there is none.
 func (r *Reader) At(ctx context.Context, t time.Time) (past state.Past, err error) {
 	err = r.view(ctx, func(v *view) error {
 		past, err = v.at(ctx, t)
@@ -138,7 +125,8 @@ func (r *Reader) Span(ctx context.Context) (s state.Span, err error) {
 			return err
 		}
 		if first.Valid {
-			s.First, s.Last = time.UnixMilli(first.Int64), time.UnixMilli(last.Int64)
+			from, to := time.UnixMilli(first.Int64), time.UnixMilli(last.Int64)
+			s.First, s.Last = &from, &to
 		}
 		return nil
 	})
@@ -212,7 +200,7 @@ func (v *view) before(ctx context.Context, t time.Time) error {
 	if err := v.tx.QueryRowContext(ctx, "SELECT min(first) FROM segment").Scan(&first); err != nil {
 		return err
 	}
-	e := &BeforeError{Asked: t}
+	e := &state.BeforeError{Asked: t}
 	if first.Valid {
 		e.Begin = time.UnixMilli(first.Int64)
 	}
@@ -233,6 +221,8 @@ func (v *view) name(ctx context.Context, now values, past *state.Past) error {
 			return nil
 		}
 		past.Groups = append(past.Groups, state.Group{Series: k.Series, Count: int(now[id] - 1)})
+		past.Count += int(now[id] - 1)
+		past.All++
 		return nil
 	}, "SELECT id, total, program, unit, peer, port FROM series WHERE id IN (SELECT value FROM json_each(?))", list(now))
 	slices.SortFunc(past.Groups, func(a, b state.Group) int {
@@ -265,7 +255,7 @@ func (v *view) findings(ctx context.Context, from, to time.Time) ([]state.PastFi
 
 // difference compares two censuses by peer.
 func difference(before, after *state.Past) state.Difference {
-	d := state.Difference{From: before.Moment, To: after.Moment, Came: []state.Change{}, Went: []state.Change{}, Grew: []state.Change{}, Shrank: []state.Change{}}
+	d := state.Difference{From: before.Moment, To: after.Moment, Before: before.Count, After: after.Count, Came: []state.Change{}, Went: []state.Change{}, Grew: []state.Change{}, Shrank: []state.Change{}}
 	peers, programs := make(map[string]*state.Change), make(map[string]map[string]bool)
 	of := func(g *state.Group) *state.Change {
 		c := peers[g.Peer]
@@ -280,11 +270,9 @@ func difference(before, after *state.Past) state.Difference {
 	}
 	for i := range before.Groups {
 		of(&before.Groups[i]).From += before.Groups[i].Count
-		d.Before += before.Groups[i].Count
 	}
 	for i := range after.Groups {
 		of(&after.Groups[i]).To += after.Groups[i].Count
-		d.After += after.Groups[i].Count
 	}
 	for peer, c := range peers {
 		c.Programs = slices.Sorted(maps.Keys(programs[peer]))

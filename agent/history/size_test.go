@@ -106,7 +106,7 @@ func TestBounded(t *testing.T) {
 	if err != nil || !span.First.After(noon) || span.Records < 20 {
 		t.Fatalf("%+v, %v", span, err)
 	}
-	for _, at := range []time.Time{span.First, span.Last} {
+	for _, at := range []time.Time{*span.First, *span.Last} {
 		if past, err := s.At(t.Context(), at); err != nil || len(past.Groups) != 100 {
 			t.Errorf("at %v: %d groups, %v", at, len(past.Groups), err)
 		}

@@ -7,12 +7,13 @@ import (
 	"github.com/lifeline-go/lifeline/agent/state"
 )
 
-// Totals are series too: each number of them by its name. Fractions and rates
-// are kept in millionths.
+// Totals are series too: each number of them by its name in JSON. Fractions, rates
+// and seconds are kept in millionths.
 
 const (
 	mostTotals = 64
 	millionth  = 1e6
+	took       = "census_seconds"
 )
 
 // numbers are the whole numbers of totals by name.
@@ -22,8 +23,12 @@ func numbers(t *state.Totals) map[string]*int {
 
 // measures are the numbers that may be unknown.
 func measures(t *state.Totals) map[string]**float64 {
-	return map[string]**float64{"opened": &t.Opened, "resets": &t.Resets, "resent": &t.Resent, "conntrack": &t.Conntrack, "files": &t.Files}
+	return map[string]**float64{"opened_per_second": &t.Opened, "resets_per_second": &t.Resets, "resent_per_second": &t.Resent,
+		"conntrack_fraction": &t.Conntrack, "file_limit_fraction": &t.Files}
 }
+
+// inMillionths reports a total that is no whole number, and may be unknown.
+func inMillionths(name string) bool { return name == took || measures(new(state.Totals))[name] != nil }
 
 // eachTotal yields the totals of a record that are known, and not below 0.
 func eachTotal(r *Record, yield func(name string, v int64)) {
@@ -45,7 +50,7 @@ func eachTotal(r *Record, yield func(name string, v int64)) {
 		}
 	}
 	if t.Took >= 0 && t.Took < 1e6 {
-		yield("took", int64(t.Took*1000))
+		yield(took, int64(t.Took*millionth))
 	}
 	if ago := r.Time.Sub(t.Looked); ago >= 0 && ago < 24*time.Hour {
 		yield("looked", ago.Milliseconds())
@@ -68,8 +73,8 @@ func setTotal(t *state.Totals, at time.Time, name string, v int64) {
 		t.Families[rest] = int(v)
 	case "tcp":
 		t.TCP[rest] = int(v)
-	case "took":
-		t.Took = float64(v) / 1000
+	case took:
+		t.Took = float64(v) / millionth
 	case "looked":
 		t.Looked = at.Add(-time.Duration(v) * time.Millisecond)
 	}

@@ -2,7 +2,10 @@ package state
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
 )
 
 // Series names what is counted over time: the connections of a program, in a
@@ -50,9 +53,14 @@ type Moment struct {
 // Past is the census of a moment.
 type Past struct {
 	Moment
-	Groups []Group `json:"groups"` // largest first
+	Count  int     `json:"count"`        // connections of all groups, however many are listed
+	All    int     `json:"groups_total"` // groups, likewise
+	Groups []Group `json:"groups"`       // largest first
 	Totals Totals  `json:"totals"`
 }
+
+// Shorten keeps the first groups, at most so many.
+func (p *Past) Shorten(most int) { p.Groups = p.Groups[:min(len(p.Groups), most)] }
 
 // Change is how a peer's connections changed.
 type Change struct {
@@ -73,7 +81,16 @@ type Difference struct {
 	Same     int           `json:"same"`   // peers with as many as before
 	Before   int           `json:"count_before"`
 	After    int           `json:"count_after"`
+	Left     int           `json:"left_out"` // changes that the lists are too short for
 	Findings []PastFinding `json:"findings"` // that were open at any time between the two
+}
+
+// Shorten keeps the first changes of each kind, at most so many.
+func (d *Difference) Shorten(most int) {
+	for _, list := range []*[]Change{&d.Came, &d.Went, &d.Grew, &d.Shrank} {
+		d.Left += max(0, len(*list)-most)
+		*list = (*list)[:min(len(*list), most)]
+	}
 }
 
 // PastFinding is a [Finding] as it was written last.
@@ -90,19 +107,62 @@ type PastFinding struct {
 	Finding  json.RawMessage `json:"finding"` // the verdict, as lifeline check --json has it
 }
 
-// Point is what a step of a time line holds. Unknown is not zero: the counts
+// Filter chooses what a time line counts: the connections of the series that are
+// equal in all that is not ""; Peer may be a network too. The zero Filter takes
+// all connections.
+type Filter struct {
+	Series
+	Total string // one of the totals instead, see [TimeLines]
+}
+
+// TimeLines are the totals that a [Filter] can name: those of [Totals] by their
+// names in JSON, tcp/STATE and family/NAME.
+func TimeLines() []string {
+	names := []string{"sockets", "processes", "namespaces", "peers", "links", "sites", "opened_per_second", "resets_per_second",
+		"resent_per_second", "conntrack_fraction", "file_limit_fraction", "census_seconds"}
+	for f := fact.IPv4; f <= fact.Unix; f++ {
+		names = append(names, "family/"+f.String())
+	}
+	for s := fact.Established; s <= fact.NewSynRecv; s++ {
+		names = append(names, "tcp/"+s.String())
+	}
+	return names
+}
+
+// TimeLine is how a number changed over time.
+type TimeLine struct {
+	From   time.Time `json:"from"`
+	To     time.Time `json:"to"`
+	Step   float64   `json:"step_seconds"`
+	Points []Point   `json:"points"` // one for each step
+}
+
+// Point is what a step of a time line holds. Unknown is not zero: the numbers
 // are nil where nothing was written.
 type Point struct {
 	Time  time.Time `json:"time"`  // begin of the step
-	Count *int      `json:"count"` // last of the step
-	Least *int      `json:"least"`
-	Most  *int      `json:"most"`
+	Count *float64  `json:"count"` // last of the step
+	Least *float64  `json:"least"`
+	Most  *float64  `json:"most"`
 }
 
 // Span is what the history holds.
 type Span struct {
-	First   time.Time `json:"first"` // record; zero when there is none
-	Last    time.Time `json:"last"`
-	Records int       `json:"records"`
-	Bytes   int64     `json:"bytes"`
+	First   *time.Time `json:"first"` // record; nil when there is none
+	Last    *time.Time `json:"last"`
+	Records int        `json:"records"`
+	Bytes   int64      `json:"bytes"`
+}
+
+// BeforeError is a question about a time that the history does not reach back to.
+type BeforeError struct {
+	Asked time.Time
+	Begin time.Time // zero: nothing was written yet
+}
+
+func (e *BeforeError) Error() string {
+	if e.Begin.IsZero() {
+		return "the history is empty: the agent writes the first record within seconds of its start"
+	}
+	return fmt.Sprintf("no history before %s; the agent's began then, and %s was asked for", e.Begin.Format(time.DateTime), e.Asked.Format(time.DateTime))
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -53,8 +54,13 @@ type Agent interface {
 type Options struct {
 	Agent   Agent
 	Metrics http.Handler // of /metrics; nil: there is none
-	Listen  string       // the address that is listened at, as a Host header may name it; "" = loopback
-	Token   string       // who asks must send it, as Authorization: Bearer; "" = nobody must
+
+	// History returns who knows the past, or why nobody does now; nil: no history
+	// is kept.
+	History func() (History, error)
+
+	Listen string // the address that is listened at, as a Host header may name it; "" = loopback
+	Token  string // who asks must send it, as Authorization: Bearer; "" = nobody must
 }
 
 // server is the handler of all.
@@ -89,6 +95,7 @@ func newServer(o Options) *server {
 		"/api/v1/whatif":      s.whatIf,
 		"/api/v1/stream":      s.stream,
 	}
+	maps.Copy(s.paths, s.pasts())
 	if o.Metrics != nil {
 		s.paths["/metrics"] = o.Metrics.ServeHTTP
 	}

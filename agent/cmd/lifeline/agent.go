@@ -137,13 +137,14 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if told.webhook != "" {
 		hook = &export.Webhook{URL: told.webhook, Page: page}
 	}
-	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook)}
+	past := keeper{path: f.history}
+	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook), History: past.reader}
 	parts := []func() error{
 		func() error { return d.Run(ctx) },
 		func() error { return web.Serve(ctx, l, served) },
 		func() error { return tellFindings(ctx, d, log, page) },
 		func() error { return told.follow(ctx, d, log) },
-		func() error { return keepHistory(ctx, d, f.history, log) },
+		func() error { return past.run(ctx, d, log) },
 	}
 	if hook != nil {
 		parts = append(parts, func() error { return tellWebhook(ctx, d, hook) })

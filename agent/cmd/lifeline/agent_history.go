@@ -1,13 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/daemon"
 	"github.com/lifeline-go/lifeline/agent/history"
 	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/web"
 )
 
 // recordEvery is the pace of the history.
@@ -16,29 +20,31 @@ const recordEvery = 10 * time.Second
 // noHistory is the --history of an agent that keeps none.
 const noHistory = "none"
 
-// keepHistory writes what the agent knows every 10 s until ctx ends. What goes
-// wrong is logged when it changes, and is part of the State; the agent goes on, and
-// tries again.
-func keepHistory(ctx context.Context, d *daemon.Daemon, path string, log *slog.Logger) error {
-	if path == noHistory {
+// keeper writes what the agent knows into a file that it opens when it can.
+type keeper struct {
+	path string // noHistory: it keeps nothing
+
+	mu      sync.Mutex
+	store   *history.Store // nil while the file cannot be opened
+	problem string         // why it is not written; "" when it is
+
+	aside string
+	seq   uint64
+}
+
+// run writes every 10 s until ctx ends. What goes wrong is logged when it changes,
+// and is part of the State; the agent goes on, and tries again.
+func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
+	if k.path == noHistory {
 		<-ctx.Done()
 		return nil
 	}
-	var (
-		k    = keeper{path: path}
-		told string
-		tick = time.NewTicker(recordEvery)
-	)
-	defer tick.Stop()
 	defer k.close()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	tick := time.NewTicker(recordEvery)
+	defer tick.Stop()
+	for told := ""; ; {
 		problem := ""
-		if err := k.record(ctx, d.State()); err != nil {
+		if err := k.record(ctx, d.State()); err != nil && ctx.Err() == nil {
 			problem = err.Error()
 		}
 		d.SetHistory(problem)
@@ -54,31 +60,56 @@ func keepHistory(ctx context.Context, d *daemon.Daemon, path string, log *slog.L
 			k.aside = k.store.Aside()
 			log.Warn("history was damaged and begins anew", "moved_to", k.aside)
 		}
-	}
-}
-
-// keeper writes States into a file that it opens when it can.
-type keeper struct {
-	path, aside string
-	store       *history.Store
-	seq         uint64
-}
-
-func (k *keeper) record(ctx context.Context, s *state.State) (err error) {
-	if k.store == nil {
-		if k.store, err = history.Open(k.path, history.Options{}); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
-	if s.Seq == k.seq || s.Totals.Looked.IsZero() { // nothing new, or nothing seen yet
+}
+
+// record writes a State; none that was written already, or before anything was seen.
+func (k *keeper) record(ctx context.Context, s *state.State) error {
+	if err := k.open(); err != nil {
+		return err
+	}
+	if s.Seq == k.seq || s.Totals.Looked.IsZero() {
 		return nil
 	}
 	k.seq = s.Seq
 	return k.store.Add(ctx, history.Record{Time: s.Time, Groups: s.Groups, Totals: s.Totals, Findings: s.Findings})
 }
 
+func (k *keeper) open() (err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.store == nil {
+		k.problem = ""
+		if k.store, err = history.Open(k.path, history.Options{}); err != nil {
+			k.store, k.problem = nil, err.Error()
+		}
+	}
+	return err
+}
+
+// reader is who answers questions about the past.
+func (k *keeper) reader() (web.History, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.path == noHistory:
+		return nil, errors.New("the agent was started with --history none")
+	case k.store == nil:
+		return nil, errors.New(cmp.Or(k.problem, "the agent has just begun"))
+	}
+	return k.store, nil
+}
+
 func (k *keeper) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.store != nil {
 		_ = k.store.Close() // every record is on the disk already
+		k.store, k.problem = nil, "the agent is ending"
 	}
 }
