@@ -114,7 +114,7 @@ var layers = []layer{
 	{"agent/lab/vpn", support, []string{"agent/lab", "names"}, "plays the story of the lost names in a lab: kubectl, its plugin, a VPN that swallows port 53"},
 	{"agent/lab/leaker", library, []string{"agent/lab", "agent/fact", "agent/node", "agent/verdict", "github.com/rogpeppe/go-internal"}, "plays the story of the leaked sockets, with the Docker clients that people have"},
 	{"agent/lab/manager", library, []string{"agent/fact", "agent/lab", "bound", "ssh", xcrypto, xsys}, "plays the story of the blocked SSH calls in a lab, with the clients that people have"},
-	{"agent/bench", command, []string{".", "bound", "ledger", "names", "names/getaddrinfo", "ssh", "ssh/sftp", "agent/*", "agent/act/*", "agent/source/*", xcrypto, xnet, xsys}, "measures it all beside what a user would have instead"},
+	{"agent/bench", command, []string{".", "bound", "ledger", "names", "names/getaddrinfo", "ssh", "ssh/sftp", "agent/*", "agent/act/*", "agent/act/run/*", "agent/source/*", xcrypto, xnet, xsys}, "measures it all beside what a user would have instead"},
 
 	{"examples/docker", library, []string{".", "github.com/docker/docker"}, "the library with a Docker client that nobody closes"},
 	{"examples/http", library, []string{"."}, "the library with net/http, client and server"},
