@@ -96,6 +96,7 @@ var layers = []layer{
 	{"agent/node", library, []string{"agent/fact", "agent/verdict", "agent/act", "bound", "agent/source/*", xsys}, "joins the sources into one look, and watches peers: what looking leaves open, a poke settles"},
 	{"agent/daemon", library, []string{"agent/fact", "agent/verdict", "agent/state", "agent/policy", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
 	{"agent/web", library, []string{"agent/history", "agent/state", "agent/verdict", "bound"}, "the agent's API, stream and page; of the history only its tests know"},
+	{"agent/web/chromium", support, []string{"internal/need"}, "a real browser for the tests of the page"},
 	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},
 	{"agent/show", library, []string{"agent/fact", "agent/state", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},
 
@@ -127,7 +128,7 @@ var layers = []layer{
 
 // testImports is what tests of any package may import beside what it may
 // itself.
-var testImports = []string{"internal/leakcheck", "ledger", "lifelinetest", "internal/need", "agent/lab", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
+var testImports = []string{"internal/leakcheck", "ledger", "lifelinetest", "internal/need", "agent/lab", "agent/web/chromium", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
 
 // pureImports is all of the standard library that does no I/O by itself and
 // that pure packages have had a reason to use.

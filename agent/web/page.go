@@ -18,29 +18,21 @@ var (
 	//go:embed page.html
 	pageText string
 
-	//go:embed style.css
-	styleText []byte
-
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		"number": verdict.Number, "seconds": secondsText, "bound": boundText, "moment": momentText, "status": statusText,
 		"open": func(f state.Finding) bool { return f.Resolved == nil }, "percent": percentText, "mib": mibText, "value": valueText,
 	}).Parse(pageText))
 )
 
-func style(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	_, _ = w.Write(styleText)
-}
-
-// page is the State to be read, made anew for each who asks.
-func (s *server) page(w http.ResponseWriter, _ *http.Request) {
+// page is the State to be read, made anew for each who asks. Where there is
+// JavaScript, app.js puts the live page in its place.
+func (s *server) page(w http.ResponseWriter, r *http.Request) {
 	var text bytes.Buffer
 	if err := pageTemplate.Execute(&text, s.Agent.State()); err != nil {
 		refuse(w, http.StatusInternalServerError, fmt.Sprintf("the page cannot be made: %v", err))
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(text.Bytes())
+	send(w, r, "text/html; charset=utf-8", text.Bytes(), packed(text.Bytes()))
 }
 
 // secondsText is a time in seconds as people read it.

@@ -1,6 +1,6 @@
 // Package web serves what the agent knows: an API, a stream of States, and a page
-// that can be read without JavaScript. It takes no orders: there is nothing to
-// POST.
+// that is live, and that can be read without JavaScript. It takes no orders: there
+// is nothing to POST.
 package web
 
 import (
@@ -60,7 +60,7 @@ type Options struct {
 	History func() (History, error)
 
 	Listen string // the address that is listened at, as a Host header may name it; "" = loopback
-	Token  string // who asks must send it, as Authorization: Bearer; "" = nobody must
+	Token  string // who asks must send it, as Authorization: Bearer, or as the password of Basic; "" = nobody must
 }
 
 // server is the handler of all.
@@ -87,7 +87,6 @@ func newServer(o Options) *server {
 	s := &server{Options: o, streams: make(chan struct{}, mostStreams), patient: writeTime, beat: heartbeat}
 	s.paths = map[string]http.HandlerFunc{
 		"/":                   s.page,
-		"/style.css":          style,
 		"/healthz":            s.health,
 		"/api/v1/state":       s.state,
 		"/api/v1/findings":    s.findings,
@@ -95,6 +94,7 @@ func newServer(o Options) *server {
 		"/api/v1/whatif":      s.whatIf,
 		"/api/v1/stream":      s.stream,
 	}
+	maps.Copy(s.paths, files())
 	maps.Copy(s.paths, s.pasts())
 	if o.Metrics != nil {
 		s.paths["/metrics"] = o.Metrics.ServeHTTP
@@ -144,7 +144,7 @@ func small(ctx context.Context, c net.Conn) context.Context {
 // ServeHTTP turns away who must not ask, and then answers.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "no-referrer")
@@ -156,8 +156,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case foreign(r):
 		refuse(w, http.StatusForbidden, "pages of other origins get no answer")
 	case !s.authorized(r):
-		h.Set("WWW-Authenticate", "Bearer")
-		refuse(w, http.StatusUnauthorized, "send the token of --token-file: Authorization: Bearer TOKEN")
+		h["Www-Authenticate"] = []string{"Bearer", `Basic realm="lifeline: any name, and the token as the password", charset="UTF-8"`}
+		refuse(w, http.StatusUnauthorized, "send the token of --token-file: Authorization: Bearer TOKEN, or the token as the password of any user")
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		h.Set("Allow", "GET, HEAD")
 		refuse(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered")
@@ -217,6 +217,9 @@ func (s *server) authorized(r *http.Request) bool {
 		return true
 	}
 	got, is := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !is {
+		_, got, is = r.BasicAuth() // what a browser asks its user for
+	}
 	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(s.Token))
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1 && is
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -177,12 +178,12 @@ func TestPage(t *testing.T) {
 		t.Fatalf("%d %v", status, header)
 	}
 	for _, has := range []string{"Lifeline on example", "10.77.1.2 is silent: &lt;4,224&gt; connections", "unanswered_exchanges", "Nobody there answers.", "lifeline poke 10.77.1.2",
-		"main.dial", "10.0.0.53", "timed out", "<td>never</td>", "http-equiv=\"refresh\"", "width=device-width"} {
+		"main.dial", "10.0.0.53", "timed out", "<td>never</td>", "<noscript><meta http-equiv=\"refresh\"", "width=device-width", "<script src=\"/app.js\" defer></script>"} {
 		if !strings.Contains(body, has) {
 			t.Errorf("the page has no %q", has)
 		}
 	}
-	for _, hasNot := range []string{"<script", "style=", "http://", "https://", "ZgotmplZ", "<4,224>"} {
+	for _, hasNot := range []string{"<script>", "style=", "onclick", "http://", "https://", "ZgotmplZ", "<4,224>"} {
 		if strings.Contains(body, hasNot) {
 			t.Errorf("the page has %q", hasNot)
 		}
@@ -238,9 +239,32 @@ func TestTurnedAway(t *testing.T) {
 	}
 }
 
+// All that a browser must fetch before it shows the live page, as it travels.
+func TestSize(t *testing.T) {
+	at, whole := serving(t, newServer(Options{Agent: newAgent()})), 0
+	for _, path := range []string{"/", "/app.js", "/style.css", "/icon.svg"} {
+		status, header, body := get(t, at, path, "Accept-Encoding: gzip, deflate")
+		if status != 200 || header.Get("Content-Encoding") != "gzip" {
+			t.Errorf("%s: %d %v", path, status, header)
+		}
+		whole += len(body)
+		if _, header, plain := get(t, at, path, "Accept-Encoding: gzip;q=0"); header.Get("Content-Encoding") != "" || len(plain) <= len(body) {
+			t.Errorf("%s without gzip: %v", path, header)
+		}
+	}
+	t.Logf("%d bytes", whole)
+	if whole >= 80_000 {
+		t.Errorf("the page takes %d bytes", whole)
+	}
+}
+
 func TestToken(t *testing.T) {
 	at := serving(t, newServer(Options{Agent: newAgent(), Token: "secret", Listen: "0.0.0.0:7117"}))
-	for line, want := range map[string]int{"Accept: */*": 401, "Authorization: Bearer": 401, "Authorization: Bearer secre": 401, "Authorization: secret": 401, "Authorization: Bearer secret": 200} {
+	if _, header, _ := get(t, at, "/"); !strings.Contains(fmt.Sprint(header.Values("Www-Authenticate")), "Bearer Basic realm=") {
+		t.Errorf("it asks for %q", header.Values("Www-Authenticate"))
+	}
+	for line, want := range map[string]int{"Accept: */*": 401, "Authorization: Bearer": 401, "Authorization: Bearer secre": 401, "Authorization: secret": 401, "Authorization: Bearer secret": 200,
+		"Authorization: Basic " + basic("anybody", "secret"): 200, "Authorization: Basic " + basic("secret", ""): 401, "Authorization: Basic secret": 401} {
 		for _, path := range []string{"/", "/healthz", "/api/v1/state"} {
 			if status, _, _ := get(t, at, path, line); status != want {
 				t.Errorf("%s with %q: %d", path, line, status)
@@ -250,6 +274,10 @@ func TestToken(t *testing.T) {
 	if status, _, _ := ask(t, at, "GET / HTTP/1.1\r\nHost: 192.0.2.7:7117\r\nAuthorization: Bearer secret\r\nConnection: close\r\n\r\n"); status != 200 {
 		t.Errorf("by an address of the machine: %d", status)
 	}
+}
+
+func basic(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }
 
 // events opens a stream and returns its lines. Its deadline is far away.
