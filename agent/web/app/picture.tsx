@@ -1,5 +1,5 @@
-import { computed, signal, useSignalEffect } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { computed, signal, useSignal, useSignalEffect } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
 import { draw, type Frame, frameOf, hit, isNode } from "./draw";
 import { bound, number, plural } from "./format";
 import { arrange, few, type Edge, type Graph, graphOf, type Node, worstFirst } from "./layout";
@@ -36,9 +36,9 @@ function told(of: Node | Edge): string {
 
 /** useWidth is the width that the frame of the picture has. */
 function useWidth() {
-  const frame = useRef<HTMLDivElement>(null), [width, set] = useState(0);
+  const frame = useRef<HTMLDivElement>(null), width = useSignal(0);
   useEffect(() => {
-    const watch = new ResizeObserver(([e]) => e && set(Math.floor(e.contentRect.width)));
+    const watch = new ResizeObserver(([e]) => e && (width.value = Math.floor(e.contentRect.width)));
     watch.observe(frame.current!);
     return () => watch.disconnect();
   }, []);
@@ -47,11 +47,13 @@ function useWidth() {
 
 /** Canvas draws again when something changed, and lays out again only when other ends are there than before: counts move nothing. */
 function Canvas() {
-  const [frame, width] = useWidth(), canvas = useRef<HTMLCanvasElement>(null), tip = useRef<HTMLDivElement>(null);
+  const [frame, wide] = useWidth(), canvas = useRef<HTMLCanvasElement>(null), tip = useRef<HTMLDivElement>(null);
   const now = useRef<{ graph: Graph; frame: Frame; key: string } | null>(null), chosen = useRef<Node | Edge | null>(null);
   const paint = () => now.current && canvas.current && draw(canvas.current, now.current.graph, now.current.frame, chosen.current);
-  const lay = () => {
+  useSignalEffect(() => {
+    const width = wide.value;
     if (!width) return;
+    shade.value; // other colours are another picture
     const graph = graphOf(few(shown.value, Number(most.value))), gap = width < 640 ? 38 : 30;
     const key = `${width} ${graph.nodes.map(n => n.id).join()} ${graph.edges.map(e => e.source.id + e.target.id).join()}`, was = now.current;
     if (was && was.key === key) {
@@ -62,11 +64,8 @@ function Canvas() {
     const kept = chosen.current;
     chosen.current = kept && (isNode(kept) ? graph.nodes.find(n => n.id === kept.id) : graph.edges.find(e => e.source.id === kept.source.id && e.target.id === kept.target.id)) || null;
     now.current = { graph, frame: frameOf(graph, width), key };
-    shade.value; // colours are others then
     paint();
-  };
-  useSignalEffect(lay);
-  useEffect(lay, [width]);
+  });
   const choose = (of: Node | Edge | null, x = 0, y = 0) => {
     if (of !== chosen.current) {
       chosen.current = of;
@@ -76,7 +75,7 @@ function Canvas() {
     tip.current.textContent = of ? told(of) : "";
     tip.current.hidden = !of;
     canvas.current.style.cursor = of ? "pointer" : "";
-    Object.assign(tip.current.style, { left: `${Math.max(0, Math.min(x + 14, width - 290))}px`, top: `${y + 16}px` });
+    Object.assign(tip.current.style, { left: `${Math.max(0, Math.min(x + 14, wide.value - 290))}px`, top: `${y + 16}px` });
   };
   const at = (e: MouseEvent) => now.current && hit(now.current.graph, now.current.frame, e.offsetX, e.offsetY);
   const step = (by: number) => {

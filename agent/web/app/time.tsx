@@ -51,7 +51,7 @@ function Between({ from, to: until }: { from: number; to: number }) {
 }
 
 function History({ of: span }: { of: Span }) {
-  const { at } = route.value, end = Date.parse(span.last) / 1000, first = Date.parse(span.first) / 1000;
+  const { at } = route.value, end = Date.parse(span.last!) / 1000, first = Date.parse(span.first!) / 1000;
   const begin = window_.value === "all" ? first : Math.max(first, end - Number(window_.value)), step = Math.max(10, Math.ceil((end - begin) / points));
   const query = new URLSearchParams({ from: iso(begin), to: iso(end), step: String(step) });
   if (of.value) query.set("peer", of.value);
@@ -85,7 +85,7 @@ export function TimeLine() {
   const wanted = route.value.at.get("of") ?? "";
   const minute = Math.floor(Date.parse(state.value!.time) / 20_000), span = useDocument<Span>("/api/v1/history/span", minute);
   useEffect(() => void (of.value = wanted), [wanted]);
-  const some = span?.value && span.value.records > 0;
+  const some = span?.value?.last && span.value.records > 0;
   return <>
     <Head title="Time line" json="/api/v1/history/span" />
     {some && <div class="tools"><Choice of={window_} label="How far back" all={{ 900: "15 min", 3600: "1 h", 21600: "6 h", 86400: "1 day", all: "All" }} />

@@ -81,7 +81,7 @@ export interface Act {
 }
 export interface Plan { plan: string; act: string; target: string; count: number; text: string; expires: string }
 
-export interface Span { first: string; last: string; records: number; bytes: number }
+export interface Span { first: string | null; last: string | null; records: number; bytes: number }
 export interface Range { from: string; to: string; step_seconds: number; points: { time: string; count: number | null }[] }
 export interface Moment { asked: string; time: string; next: string | null; gap: boolean; note: string }
 export interface Change { peer: string; from: number; to: number; programs: string[] | null }
