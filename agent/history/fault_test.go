@@ -3,6 +3,7 @@ package history_test
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -48,11 +49,14 @@ func child(path string) {
 	}
 }
 
+// rounds is how often it is killed; make soak has more.
+var rounds = flag.Int("rounds", 6, "how often TestKilledAtAnyMoment kills who writes")
+
 // A process that is killed at any moment loses nothing that Add has returned for.
 func TestKilledAtAnyMoment(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	last := -1
-	for range 25 {
+	for range *rounds {
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), childEnv+"="+path)
 		out, err := cmd.StdoutPipe()
@@ -95,14 +99,14 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d records, 25 times killed", last+1)
+	t.Logf("%d records, %d times killed", last+1, *rounds)
 }
 
 // A full disk takes nothing away, is told of, and forgotten when there is room.
 func TestFullDisk(t *testing.T) {
 	need.Root(t)
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
@@ -124,7 +128,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	ballast := filepath.Join(dir, "ballast")
 	full, n := error(nil), 10
-	if err := os.WriteFile(ballast, make([]byte, 3<<19), 0o600); err != nil {
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for ; full == nil && n < 1000; n++ {

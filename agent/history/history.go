@@ -32,12 +32,17 @@ import (
 
 // Bounds of what is written.
 const (
-	mostGroups   = 20_000 // of a record; the smallest beyond it are folded into one
-	mostFindings = 1_000  // of a record, worst first as State has them
-	mostText     = 128    // bytes of a name
-	mostFrames   = 360    // of a segment
-	leastBytes   = 8 << 20
+	mostGroups   = 20_000  // of a record; the smallest beyond it are folded into one
+	mostFindings = 1_000   // of a record, worst first as State has them
+	mostText     = 128     // bytes of a name
+	mostFrames   = 360     // of a segment
 	walBytes     = 2 << 20 // of MaxBytes is for the write-ahead log
+)
+
+// LeastBytes and LeastKeep are the least that [Options] may ask for.
+const (
+	LeastBytes = 8 << 20
+	LeastKeep  = time.Minute
 )
 
 // Recorded is how long a record stands for what follows it, when nothing does:
@@ -97,7 +102,7 @@ func Open(path string, o Options) (*Store, error) {
 	if o.Keep == 0 {
 		o.Keep = 7 * 24 * time.Hour
 	}
-	if o.MaxBytes < leastBytes || o.Keep < time.Minute {
+	if o.MaxBytes < LeastBytes || o.Keep < LeastKeep {
 		return nil, fmt.Errorf("a history of %d bytes and %v is too small: take 8 MiB and a minute, or more", o.MaxBytes, o.Keep)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -1,10 +1,13 @@
 package history_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,10 +56,43 @@ func counts(groups []state.Group) string {
 	return strings.Join(text, " ")
 }
 
-// story writes an hour in which the 4,224 vanish at 12:30, and one in which the
-// agent does not run.
+// story opens a history of an hour in which the 4,224 vanish at 12:30, and one in
+// which the agent does not run.
 func story(t *testing.T, path string) *history.Store {
-	s := open(t, path, history.Options{})
+	t.Helper()
+	data, err := storyFile()
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open(t, path, history.Options{})
+}
+
+// storyFile is that history as a file, written once for all tests.
+var storyFile = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "lifeline-story")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // what is left there harms nobody
+	s, err := history.Open(filepath.Join(dir, "history.db"), history.Options{})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range storyRecords() {
+		if err := s.Add(context.Background(), r); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(dir, "history.db"))
+})
+
+func storyRecords() (records []history.Record) {
 	rate := 2.5
 	dead := state.Finding{ID: "S001 10.77.1.2", First: noon.Add(30 * time.Minute), Count: 4224,
 		Finding: verdict.Finding{Code: "S001", Promise: verdict.Silence, Severity: verdict.Fail, Title: "10.77.1.2 is silent"}}
@@ -70,10 +106,9 @@ func story(t *testing.T, path string) *history.Store {
 			f.Last = at
 			r.Findings = append(r.Findings, f)
 		}
-		add(t, s, r)
+		records = append(records, r)
 	}
-	add(t, s, history.Record{Time: noon.Add(2 * time.Hour), Groups: []state.Group{group("10.77.1.3", 4000)}})
-	return s
+	return append(records, history.Record{Time: noon.Add(2 * time.Hour), Groups: []state.Group{group("10.77.1.3", 4000)}})
 }
 
 func TestAt(t *testing.T) {

@@ -61,7 +61,7 @@ func TestBytesOfASample(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	s := open(t, path, history.Options{})
 	l, samples := newLoad(400), 0
-	for i := range 720 { // two hours
+	for i := range 400 { // more than a segment
 		l.step()
 		add(t, s, l.record(noon.Add(time.Duration(i)*10*time.Second)))
 		samples += len(l.groups)
@@ -84,7 +84,7 @@ func TestBounded(t *testing.T) {
 	s := open(t, path, history.Options{MaxBytes: most})
 	l, long := newLoad(100), strings.Repeat("long", 30)
 	biggest, i := int64(0), 0
-	for ; i < 120; i++ {
+	for ; i < 95; i++ {
 		for j := range l.groups { // all new each time
 			l.groups[j] = l.fresh(j % 8)
 			l.groups[j].Program, l.groups[j].Unit, l.groups[j].Port = long, long, long
@@ -117,10 +117,10 @@ func TestBounded(t *testing.T) {
 // What is older than Keep goes.
 func TestKeep(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "history.db"), history.Options{Keep: time.Hour})
-	for i := range 300 {
+	for i := range 100 {
 		add(t, s, history.Record{Time: noon.Add(time.Duration(i) * time.Minute), Groups: []state.Group{group("a", i)}})
 	}
-	for i := range 500 {
+	for i := range 20 {
 		add(t, s, history.Record{Time: noon.Add(10*time.Hour + time.Duration(i)*time.Second), Groups: []state.Group{group("a", i)}})
 	}
 	if span, err := s.Span(t.Context()); err != nil || span.First.Before(noon.Add(9*time.Hour)) {
@@ -128,18 +128,29 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// One record of ten seconds of a busy machine, and of one with as many groups as
+// a record takes.
 func BenchmarkAdd(b *testing.B) {
-	s, err := history.Open(filepath.Join(b.TempDir(), "history.db"), history.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close() //nolint:errcheck // a benchmark
-	l, at := newLoad(2000), noon
-	for b.Loop() {
-		l.step()
-		at = at.Add(10 * time.Second)
-		if err := s.Add(b.Context(), l.record(at)); err != nil {
-			b.Fatal(err)
-		}
+	for _, series := range []int{2000, 20_000} {
+		b.Run(fmt.Sprint(series), func(b *testing.B) {
+			s, err := history.Open(filepath.Join(b.TempDir(), "history.db"), history.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close() //nolint:errcheck // a benchmark
+			l, at := newLoad(series), noon
+			for b.Loop() {
+				l.step()
+				at = at.Add(10 * time.Second)
+				if err := s.Add(b.Context(), l.record(at)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			span, err := s.Span(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(span.Bytes)/float64(b.N)/float64(series), "B/sample")
+		})
 	}
 }

@@ -34,7 +34,7 @@ var errEnded = errors.New("ended")
 type agentFlags struct {
 	listen, tokenFile string
 	policy, webhook   string
-	history           string
+	history           historyFlags
 	passive           bool
 }
 
@@ -62,7 +62,7 @@ func newAgent() *cobra.Command {
 	flags.BoolVar(&f.passive, "passive", false, "send nothing: ask no nameserver, poke no peer")
 	flags.StringVar(&f.policy, "policy", "", "policy `file`: what to watch and to leave out; read again on SIGHUP (docs/policy.md)")
 	flags.StringVar(&f.webhook, "webhook", "", "`URL` of an Alertmanager, or what takes its alerts, to tell of findings")
-	flags.StringVar(&f.history, "history", historyPath, "`file` that keeps the last days for lifeline census --at and lifeline diff; none: keep nothing")
+	f.history.add(flags)
 	cmd.Annotations = map[string]string{exitCodes: "0 ended by a signal, 2 wrong usage, 3 could not begin or go on"}
 	return cmd
 }
@@ -121,6 +121,10 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
+	past, err := f.history.keeper()
+	if err != nil {
+		return usageError{err}
+	}
 	told, err := readAgentPolicy(f.policy, f.webhook)
 	if err != nil {
 		return usageError{err}
@@ -137,7 +141,6 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if told.webhook != "" {
 		hook = &export.Webhook{URL: told.webhook, Page: page}
 	}
-	past := keeper{path: f.history}
 	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook), History: past.reader}
 	parts := []func() error{
 		func() error { return d.Run(ctx) },

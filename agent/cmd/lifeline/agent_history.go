@@ -4,9 +4,15 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/lifeline-go/lifeline/agent/daemon"
 	"github.com/lifeline-go/lifeline/agent/history"
@@ -20,9 +26,60 @@ const recordEvery = 10 * time.Second
 // noHistory is the --history of an agent that keeps none.
 const noHistory = "none"
 
+// historyFlags are the flags of the agent's history as typed.
+type historyFlags struct {
+	path, size, keep string
+}
+
+func (f *historyFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.path, "history", historyPath, "`file` that keeps the last days for lifeline census --at and lifeline diff; none: keep nothing")
+	flags.StringVar(&f.size, "history-size", "256MiB", "`size` of that file at most: the oldest goes first")
+	flags.StringVar(&f.keep, "history-keep", "7d", "how `long` it keeps what it has, such as 12h or 30d")
+}
+
+// keeper returns who writes what the flags ask for.
+func (f *historyFlags) keeper() (*keeper, error) {
+	size, noSize := parseSize(f.size)
+	keep, noTime := parseSpan(f.keep)
+	switch {
+	case f.path == "":
+		return nil, errors.New("--history names no file: take one such as " + historyPath + ", or none")
+	case noSize != nil:
+		return nil, fmt.Errorf("--history-size %q is no size: take one such as 256MiB or 2GiB", f.size)
+	case size < history.LeastBytes:
+		return nil, fmt.Errorf("--history-size %s is too small: take %dMiB or more", f.size, history.LeastBytes>>20)
+	case noTime != nil:
+		return nil, fmt.Errorf("--history-keep %q is no time: take one such as 12h or 7d", f.keep)
+	case keep < history.LeastKeep:
+		return nil, fmt.Errorf("--history-keep %s is too short: take 1m or more", f.keep)
+	}
+	return &keeper{path: f.path, options: history.Options{MaxBytes: size, Keep: keep}}, nil
+}
+
+// parseSize reads a number of bytes, which may be in KiB, MiB, GiB or TiB, or K, M,
+// G or T, which mean the same.
+func parseSize(text string) (int64, error) {
+	digits := strings.TrimRight(text, "KMGTiB")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%q is no size", text)
+	}
+	for i, unit := range []string{"", "K", "M", "G", "T"} {
+		is := text[len(digits):]
+		if is == unit || i > 0 && is == unit+"iB" {
+			if n > math.MaxInt64>>(10*i) {
+				break
+			}
+			return n << (10 * i), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no size", text)
+}
+
 // keeper writes what the agent knows into a file that it opens when it can.
 type keeper struct {
-	path string // noHistory: it keeps nothing
+	path    string // noHistory: it keeps nothing
+	options history.Options
 
 	mu      sync.Mutex
 	store   *history.Store // nil while the file cannot be opened
@@ -85,7 +142,7 @@ func (k *keeper) open() (err error) {
 	defer k.mu.Unlock()
 	if k.store == nil {
 		k.problem = ""
-		if k.store, err = history.Open(k.path, history.Options{}); err != nil {
+		if k.store, err = history.Open(k.path, k.options); err != nil {
 			k.store, k.problem = nil, err.Error()
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ const historyTime = time.Minute
 // parseTime reads a moment: "2026-11-20 14:05" of this machine's clock, RFC 3339,
 // or how long ago.
 func parseTime(flag, text string, now time.Time) (time.Time, error) {
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+	if ago, err := parseSpan(text); err == nil {
 		return now.Add(-ago), nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
@@ -42,7 +43,27 @@ func parseTime(flag, text string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf(`--%s %q is no time: take "2026-11-20 14:05", 14:05, 2026-11-20T14:05:00Z or how long ago, such as 2h`, flag, text)
+	return time.Time{}, fmt.Errorf(`--%s %q is no time: take "2026-11-20 14:05", 14:05, 2026-11-20T14:05:00Z or how long ago, such as 2h or 3d`, flag, text)
+}
+
+// parseSpan reads how long, as Go does and with days too, such as 7d or 1d12h.
+func parseSpan(text string) (time.Duration, error) {
+	days, rest, found := strings.Cut(text, "d")
+	if !found {
+		days, rest = "0", text
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	if err != nil {
+		return 0, err
+	}
+	var d time.Duration
+	if rest != "" || !found {
+		d, err = time.ParseDuration(rest)
+	}
+	if err == nil && (d < 0 || d > 100*365*24*time.Hour) {
+		err = errors.New("below 0, or above what makes sense")
+	}
+	return d + time.Duration(min(n, 100*365))*24*time.Hour, err
 }
 
 func historyFlag(cmd *cobra.Command, path *string) {

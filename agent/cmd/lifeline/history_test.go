@@ -109,6 +109,43 @@ func TestHistoryUsage(t *testing.T) {
 	}
 }
 
+func TestHistoryFlags(t *testing.T) {
+	for _, c := range []struct {
+		size, keep string
+		bytes      int64
+		length     time.Duration
+		says       string
+	}{
+		{"256MiB", "7d", 256 << 20, 7 * 24 * time.Hour, ""},
+		{"8M", "1m", 8 << 20, time.Minute, ""},
+		{"8388608", "1d12h", 8 << 20, 36 * time.Hour, ""},
+		{"1T", "0d90m", 1 << 40, 90 * time.Minute, ""},
+		{"7MiB", "7d", 0, 0, "too small: take 8MiB or more"},
+		{"lots", "7d", 0, 0, `--history-size "lots" is no size: take one such as 256MiB`},
+		{"", "7d", 0, 0, "is no size"},
+		{"-1G", "7d", 0, 0, "is no size"},
+		{"256iB", "7d", 0, 0, "is no size"},
+		{"9999999999T", "7d", 0, 0, "is no size"},
+		{"256MiB", "7", 0, 0, `--history-keep "7" is no time: take one such as 12h or 7d`},
+		{"256MiB", "", 0, 0, "is no time"},
+		{"256MiB", "d", 0, 0, "is no time"},
+		{"256MiB", "-7d", 0, 0, "is no time"},
+		{"256MiB", "99999999d", 0, 0, "is no time"},
+		{"256MiB", "0d", 0, 0, "too short: take 1m or more"},
+		{"256MiB", "59s", 0, 0, "too short"},
+	} {
+		k, err := (&historyFlags{path: "/x.db", size: c.size, keep: c.keep}).keeper()
+		if c.says == "" && (err != nil || k.options.MaxBytes != c.bytes || k.options.Keep != c.length) || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s for %s: %+v, %v", c.size, c.keep, k, err)
+		}
+	}
+	for _, args := range [][]string{{"--history-size", "1"}, {"--history-keep", "week"}, {"--history", ""}} {
+		if _, errs, code := lifeline(t, append([]string{"agent"}, args...)...); code != exitUsage || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%v: exit code %d: %s", args, code, errs)
+		}
+	}
+}
+
 // The agent writes each State once, none before the first census, and goes on
 // when the file could not be opened at first.
 func TestAgentKeepsHistory(t *testing.T) {
