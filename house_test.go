@@ -46,6 +46,8 @@ var dependencies = map[string]map[string]string{
 	},
 	"agent/go.mod": {
 		module:                                "the library",
+		"charm.land/bubbletea/v2":             "lifeline top: keys and what is drawn, on every terminal that there is",
+		"github.com/charmbracelet/x/ansi":     "how many columns a text takes; bubbletea draws by it",
 		"github.com/cilium/ebpf":              "loads BPF objects without cgo or a compiler on the machine",
 		"github.com/coder/websocket":          "the lab's server and clients, as users write them; it has no dependencies itself",
 		"github.com/mdlayher/netlink":         "netlink messages and attributes",

@@ -37,6 +37,7 @@ const (
 	ebpf    = "github.com/cilium/ebpf"
 	prom    = "github.com/prometheus/client_golang"
 	yaml    = "go.yaml.in/yaml/v3"
+	xansi   = "github.com/charmbracelet/x/ansi"
 )
 
 // layers is the architecture: source → fact → verdict → show. A package that
@@ -97,6 +98,9 @@ var layers = []layer{
 	{"agent/daemon", library, []string{"agent/fact", "agent/verdict", "agent/state", "agent/policy", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
 	{"agent/web", library, []string{"agent/history", "agent/state", "agent/verdict", "bound"}, "the agent's API, stream and page; of the history only its tests know"},
 	{"agent/web/chromium", support, []string{"internal/need"}, "a real browser for the tests of the page"},
+	{"agent/top", pure, []string{"agent/fact", "agent/state", "agent/verdict", "bound", xansi}, "the screen of lifeline top: states and keys in, lines out"},
+	{"agent/top/tty", library, []string{"agent/state", "agent/top", "charm.land/bubbletea/v2", xsys}, "draws it on a terminal, and gives the terminal back"},
+	{"agent/client", library, []string{"agent/state", "agent/web"}, "asks an agent by its API, and follows its stream; of the page only its tests know"},
 	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},
 	{"agent/show", library, []string{"agent/fact", "agent/state", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},
 
@@ -107,7 +111,7 @@ var layers = []layer{
 	{"agent/act/run/proxy", library, nil, "an HTTP proxy that resolves names, where seccomp is not to be had"},
 	{"agent/act/evac", library, []string{"agent/fact", "agent/source/conntrack", "agent/source/route", netlink, xsys}, "resets the flows that a node forwards, before it goes"},
 	{"agent/act/tune", library, []string{"agent/act", "agent/fact", "agent/census", "agent/source/*", "bound", ebpf, xsys}, "shortens keepalive of running programs, and gives it back"},
-	{"agent/cmd/lifeline", command, []string{"bound", "ssh", "ssh/sftp", "ssh/sshconf", "agent/*", "agent/act/*", "agent/act/run/*", "agent/source/*", "agent/lab/*", "names", "names/getaddrinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
+	{"agent/cmd/lifeline", command, []string{"bound", "ssh", "ssh/sftp", "ssh/sshconf", "agent/*", "agent/act/*", "agent/act/run/*", "agent/source/*", "agent/top/tty", "agent/lab/*", "names", "names/getaddrinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
 	{"agent/lab", support, []string{".", "bound", "names", "names/getaddrinfo", "ssh", "internal/need", "internal/leakcheck", xcrypto, xnet, xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/lab/websocket", library, []string{"github.com/coder/websocket", xsys}, "the two ends of the story, as their users write them"},

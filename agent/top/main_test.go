@@ -1,0 +1,9 @@
+package top
+
+import (
+	"testing"
+
+	"github.com/lifeline-go/lifeline/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
