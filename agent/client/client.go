@@ -205,11 +205,9 @@ func (a *Agent) Range(ctx context.Context, from, to time.Time, step time.Duratio
 	if step >= time.Second {
 		v.Set("step", strconv.Itoa(int(step/time.Second)))
 	}
-	var doc struct {
-		Points []state.Point `json:"points"`
-	}
-	err := a.ask(ctx, "/api/v1/history/range", v, &doc)
-	return doc.Points, err
+	var line state.TimeLine
+	err := a.ask(ctx, "/api/v1/history/range", v, &line)
+	return line.Points, err
 }
 
 // PastFindings asks for those that were open at any time between two moments.

@@ -93,7 +93,7 @@ func TestAsk(t *testing.T) {
 	if _, err := a.Connections(ctx, state.Query{Sort: "nonsense"}); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest || err.Error() != "no such order" {
 		t.Errorf("%v", err)
 	}
-	if _, err := a.Difference(ctx, time.Now(), time.Now()); !errors.As(err, &refused) || refused.Status != http.StatusNotFound {
+	if _, err := a.Difference(ctx, time.Now().Add(-time.Hour), time.Now()); !errors.As(err, &refused) || refused.Status != http.StatusNotFound {
 		t.Errorf("an agent without a history: %v", err)
 	}
 	stranger, err := New(server.URL, "")

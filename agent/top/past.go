@@ -71,7 +71,7 @@ func (s *Screen) aboveList(height int) []line {
 // timeLine is the number of connections over the time that is shown.
 func (s *Screen) timeLine(height int) []line {
 	got := s.past.got
-	there := fmt.Sprintf("%s since %s, %s", many(got.Span.Records, "record"), s.moment(got.Span.First), size(got.Span.Bytes))
+	there := fmt.Sprintf("%s since %s, %s", many(got.Span.Records, "record"), s.momentOf(got.Span.First), size(got.Span.Bytes))
 	lines := []line{lineOf(plain, fmt.Sprintf("  Last %s ([ less, ] more) of %s", spans[s.past.of].name, there))}
 	if spans[s.past.of].hours == 0 {
 		lines[0][0].text = "  All ([ less): " + there
@@ -80,11 +80,11 @@ func (s *Screen) timeLine(height int) []line {
 	counts := shrink(got.Points, room)
 	least, most := -1, -1
 	for _, n := range counts {
-		if n != nil && (least < 0 || *n < least) {
-			least = *n
+		if n != nil && (least < 0 || int(*n) < least) {
+			least = int(*n)
 		}
 		if n != nil {
-			most = max(most, *n)
+			most = max(most, int(*n))
 		}
 	}
 	if most < 0 {
@@ -107,12 +107,12 @@ func size(bytes int64) string {
 
 // shrink makes at most so many counts of more: of those that become one the one
 // that differs most from what is before it, so that a dip stays a dip.
-func shrink(points []state.Point, most int) []*int {
+func shrink(points []state.Point, most int) []*float64 {
 	most = max(most, 1)
 	if len(points) <= most {
 		most = len(points)
 	}
-	counts := make([]*int, most)
+	counts := make([]*float64, most)
 	for i, p := range points {
 		at := i * most / len(points)
 		if n := p.Count; n != nil && (counts[at] == nil || at > 0 && differs(counts[at-1], n) > differs(counts[at-1], counts[at])) {
@@ -122,7 +122,7 @@ func shrink(points []state.Point, most int) []*int {
 	return counts
 }
 
-func differs(a, b *int) int {
+func differs(a, b *float64) float64 {
 	if a == nil || b == nil {
 		return 0
 	}

@@ -96,14 +96,14 @@ func answer(a Ask) *Answer {
 		out.Loss = state.Loss{Peer: a.WhatIf, Count: 4224, Processes: []state.Stake{{Holder: state.Holder{PID: 811, Name: "worker", Count: 4200}, Idle: n, Sending: sending},
 			{Holder: state.Holder{PID: 812, Name: "worker", Count: 24}, Idle: state.Notice{First: ptr(140.0), Last: ptr(150.0)}, Sending: sending}}, Idle: n, Sending: sending, Transit: ptr(7)}
 	case a.Past != nil:
-		out.Span = state.Span{First: began.Add(-72 * time.Hour), Last: began, Records: 25920, Bytes: 3 << 20}
+		out.Span = state.Span{First: ptr(began.Add(-72 * time.Hour)), Last: ptr(began), Records: 25920, Bytes: 3 << 20}
 		for i := range 240 {
 			p := state.Point{Time: a.Past.From.Add(time.Duration(i) * a.Past.To.Sub(a.Past.From) / 240)}
 			if i < 60 || i > 80 {
-				p.Count = ptr(4000 + i%7)
+				p.Count = ptr(float64(4000 + i%7))
 			}
 			if i > 200 {
-				p.Count = ptr(12)
+				p.Count = ptr(12.0)
 			}
 			out.Points = append(out.Points, p)
 		}

@@ -212,6 +212,13 @@ func (s *Screen) moment(t time.Time) string {
 	return t.Format(time.DateTime)
 }
 
+func (s *Screen) momentOf(t *time.Time) string {
+	if t == nil {
+		return "not yet"
+	}
+	return s.moment(*t)
+}
+
 // many is a number with its noun.
 func many(n int, noun string) string {
 	if n == 1 {
@@ -268,11 +275,11 @@ func value(v *verdict.Value) (key, text string) {
 
 // bars is a line of counts over time, the latest at the right; at most width of
 // them. What is not known is a blank.
-func bars(counts []*int, width int) string {
+func bars(counts []*float64, width int) string {
 	if len(counts) > width {
 		counts = counts[len(counts)-width:]
 	}
-	most := 0
+	most := 0.0
 	for _, n := range counts {
 		if n != nil {
 			most = max(most, *n)
@@ -287,7 +294,7 @@ func bars(counts []*int, width int) string {
 		case most == 0:
 			b.WriteRune(levels[0])
 		default:
-			b.WriteRune(levels[*n*(len(levels)-1)/most])
+			b.WriteRune(levels[int(*n*float64(len(levels)-1)/most)])
 		}
 	}
 	return b.String()

@@ -238,9 +238,10 @@ func leakRows(s *Screen) []row {
 }
 
 func overTime(over []int, width int) string {
-	counts := make([]*int, len(over))
+	counts := make([]*float64, len(over))
 	for i := range over {
-		counts[i] = &over[i]
+		n := float64(over[i])
+		counts[i] = &n
 	}
 	return bars(counts, width)
 }

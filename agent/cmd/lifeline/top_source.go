@@ -73,12 +73,12 @@ func (r *remote) Ask(ctx context.Context, a top.Ask) (out top.Answer) {
 
 // past asks an agent for its history.
 func (r *remote) past(ctx context.Context, p *top.Past, out *top.Answer) (err error) {
-	if out.Span, err = r.Span(ctx); err != nil || out.Span.Records == 0 {
+	if out.Span, err = r.Span(ctx); err != nil || out.Span.First == nil {
 		return err
 	}
 	from := p.From
-	if from.IsZero() {
-		from = out.Span.First
+	if from.Before(*out.Span.First) {
+		from = *out.Span.First
 	}
 	step := (p.To.Sub(from) / time.Duration(max(p.Steps, 1))).Truncate(time.Second)
 	if out.Points, err = r.Range(ctx, from, p.To, max(step, 10*time.Second)); err != nil {
