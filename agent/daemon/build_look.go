@@ -1,12 +1,9 @@
 package daemon
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 )
@@ -50,58 +47,4 @@ func (k *seenSite) count(now time.Time, open int) {
 	}
 	k.minute, k.over = minute, append(k.over, open)
 	k.over = k.over[max(len(k.over)-mostMinutes, 0):]
-}
-
-// doctor is how names are resolved, as it is published.
-func doctor(m *fact.Machine) *state.Names {
-	out := &state.Names{Time: m.Time, Config: []state.Setting{}, Servers: []state.Nameserver{}, Names: []state.Name{}, Programs: []state.Resolver{}}
-	if m.Names == nil {
-		return out
-	}
-	if r, ok := m.Names.Resolv.Get(); ok {
-		text := fmt.Sprintf("timeout %v, %d attempts", r.Timeout, r.Attempts)
-		if len(r.Search) > 0 {
-			text += ", search " + strings.Join(r.Search, " ")
-		}
-		if len(r.Options) > 0 {
-			text += ", options " + strings.Join(r.Options, " ")
-		}
-		out.Config = append(out.Config, state.Setting{Source: r.Path, Text: fact.Printable(text)})
-	}
-	if sources, ok := m.Names.Switch.Get(); ok {
-		var words []string
-		for _, s := range sources {
-			word := s.Name
-			if s.Action != "" {
-				word += " [" + s.Action + "]"
-			}
-			words = append(words, word)
-		}
-		out.Config = append(out.Config, state.Setting{Source: "/etc/nsswitch.conf", Text: fact.Printable("hosts: " + strings.Join(words, " "))})
-	}
-	if n, ok := m.Names.Hosts.Get(); ok {
-		out.Config = append(out.Config, state.Setting{Source: "/etc/hosts", Text: many(n, "name")})
-	}
-	for i := range m.Names.Nameservers {
-		out.Servers = append(out.Servers, serverOf(&m.Names.Nameservers[i]))
-	}
-	return out
-}
-
-func serverOf(n *fact.Nameserver) state.Nameserver {
-	out := state.Nameserver{Address: n.Addr.String(), Way: n.Interface}
-	switch {
-	case n.NoRoute != "":
-		out.Way = n.NoRoute
-	case n.Gateway.IsValid():
-		out.Way = fmt.Sprintf("%s via %s", n.Interface, n.Gateway)
-	}
-	if a, ok := n.Answer.Get(); ok {
-		out.OK, out.Error = &a.OK, a.Error
-		if a.OK {
-			ms := a.After.Seconds() * 1000
-			out.MS = &ms
-		}
-	}
-	return out
 }

@@ -28,6 +28,7 @@ type known struct {
 	life     verdict.Lives
 	counts   counts
 	names    *state.Names
+	programs *fact.Executables // nil before they were looked at
 	sites    []state.Site
 	sitesAll int
 	watching bool                  // peers are watched
@@ -127,7 +128,11 @@ func examined(s *state.State, of verdict.Promise) string {
 			if slices.ContainsFunc(s.Names.Servers, func(n state.Nameserver) bool { return n.OK == nil }) {
 				return "how names are resolved was read; nameservers were not asked"
 			}
-			return fmt.Sprintf("%s asked", many(len(s.Names.Servers), "nameserver"))
+			asked := fmt.Sprintf("%s asked", many(len(s.Names.Servers), "nameserver"))
+			if n := len(s.Names.Names); n > 0 {
+				asked += fmt.Sprintf(", and %s looked up in every way", many(n, "name"))
+			}
+			return asked
 		}
 		return "how names are resolved was looked at"
 	case verdict.Calls:

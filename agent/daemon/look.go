@@ -17,7 +17,6 @@ const (
 	censusEvery = 10 * time.Second
 	censusRest  = 200 // a census is followed by so many times what it took of a processor: 0.5 % at the most
 	censusRare  = 2 * time.Minute
-	namesEvery  = time.Minute
 	leaksEvery  = 10 * time.Second
 	again       = 10 * time.Second // after a watch that failed
 
@@ -31,16 +30,19 @@ const (
 	fromPeers  = "peers"
 	fromNames  = "names"
 	fromLeaks  = "leaks"
+	fromFiles  = "programs"
 )
 
 // all makes the sources. Each has a Node of its own, which takes one look at a
 // time.
 func (d *Daemon) all() []*source {
 	leaks := new(leakLook)
+	names := withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookNames)
 	return []*source{
 		{name: fromPeers, every: again, look: d.watchPeers},
 		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second}, d.lookCensus),
-		withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second}, d.lookNames),
+		names,
+		withNode(&source{name: fromFiles, every: programsEvery, bound: programsTime}, d.lookPrograms),
 		{name: fromLeaks, every: leaksEvery, bound: 30 * time.Second, look: d.lookLeaks(leaks), end: leaks.end},
 	}
 }
@@ -110,23 +112,6 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 		k.found(m.Time, fromCensus, found, blind)
 	})
 	return min(max(censusEvery, cost*censusRest), censusRare), nil
-}
-
-// lookNames asks the nameservers, and reads how names are resolved.
-func (d *Daemon) lookNames(ctx context.Context, n *node.Node) (time.Duration, error) {
-	w := d.options.Naming
-	w.Probe = !d.options.Passive
-	m, err := n.Names(ctx, w)
-	if err != nil {
-		return 0, err
-	}
-	found := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return f.Promise != verdict.Names })
-	doctor, blind := doctor(m), slices.Clone(m.Blind)
-	d.take(func(k *known) {
-		k.names = doctor
-		k.found(m.Time, fromNames, found, blind)
-	})
-	return namesEvery, nil
 }
 
 // leakLook is what one look at leaks leaves for the next.

@@ -9,10 +9,26 @@ import (
 
 // SetPolicy puts a policy in force, from the next State on, and publishes told
 // as what it is. Nothing that was seen is forgotten: what one policy leaves out
-// is there again with the next. It acts on nothing; see [state.Policy.Acts].
+// is there again with the next. Names that it watches are looked up at once. It
+// acts on nothing; see [state.Policy.Acts].
 func (d *Daemon) SetPolicy(p *policy.Policy, told state.Policy) {
 	told.Acts = list(slices.Clone(told.Acts))
-	d.take(func(k *known) { k.policy, k.told = p, told })
+	anew := false
+	d.take(func(k *known) {
+		anew = !slices.Equal(watched(k.policy), watched(p))
+		k.policy, k.told = p, told
+	})
+	if anew {
+		d.hurry(fromNames)
+	}
+}
+
+// watched are the names that a policy has looked up; nil has none.
+func watched(p *policy.Policy) []string {
+	if p == nil {
+		return nil
+	}
+	return p.Names
 }
 
 // kept leaves out what the policy ignores. What an ignored finding explains

@@ -22,6 +22,10 @@ type source struct {
 	look func(context.Context) (time.Duration, error)
 	end  func() // closes what the looks keep open; nil: nothing
 
+	// wake has a look begin at once when there is something new to look at; nil:
+	// there never is.
+	wake chan struct{}
+
 	// By Daemon.mu:
 	began time.Time // of the look under way; zero when none is
 	late  bool
@@ -56,7 +60,21 @@ func (d *Daemon) follow(ctx context.Context, s *source) {
 		})
 		select {
 		case <-ctx.Done():
+		case <-s.wake:
 		case <-time.After(next):
+		}
+	}
+}
+
+// hurry has the source called name look as soon as it can.
+func (d *Daemon) hurry(name string) {
+	for _, s := range d.sources {
+		if s.name != name || s.wake == nil {
+			continue
+		}
+		select {
+		case s.wake <- struct{}{}:
+		default: // it is about to
 		}
 	}
 }

@@ -26,6 +26,15 @@ type Way struct {
 	Error     string        // why there was no answer; "" where there was one
 }
 
+// String is whom the way asks and how: getaddrinfo, nameserver 10.0.0.53 udp.
+func (w *Way) String() string {
+	name := w.Kind.String()
+	if w.Server.IsValid() {
+		name += " " + w.Server.String() + " " + w.Transport.String()
+	}
+	return name
+}
+
 // WayKind is whom a way asks.
 type WayKind uint8
 

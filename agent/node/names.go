@@ -22,13 +22,13 @@ import (
 // Naming says what to look at of how names are resolved. The zero Naming is the
 // configuration alone.
 type Naming struct {
-	Probe       bool             // ask each nameserver one question, and those that answer badly three more
-	Places      []string         // files, and directories of programs, to look for those whose names fail
-	Always      bool             // look at the programs also where no nameserver fails
-	Environment fact.Environment // of who asks, for what Go programs make of it
+	Probe       bool              // ask each nameserver one question, and those that answer badly three more
+	Places      []string          // files, and directories of programs, to look for those whose names fail
+	Always      bool              // look at the programs also where no nameserver fails
+	Programs    *fact.Executables // what [Node.Programs] found; Places are not looked at then
+	Environment fact.Environment  // of who asks, for what Go programs make of it
 
-	// Lookup are names to ask for in every way, as package nameways takes them,
-	// within Within; zero means 3 s. The nameservers are asked for nothing else
+	// Lookup are names to ask for in every way, within Within; zero means 3 s. The nameservers are asked for nothing else
 	// then, and programs are looked at where Go's resolver finds one of them not.
 	Lookup []string
 	Within time.Duration
@@ -46,6 +46,13 @@ func (n *Node) Names(ctx context.Context, w Naming) (*fact.Machine, error) {
 	return l.Machine, ctx.Err()
 }
 
+// Programs looks at the programs in places, each a file or a directory of files,
+// again and again: at a tenth of a processor, and only at those that changed.
+func (n *Node) Programs(ctx context.Context, places []string) (*fact.Executables, []fact.Blind) {
+	found, blind := n.onPath.Scan(ctx, places)
+	return &found, blind
+}
+
 func hostname() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -60,6 +67,7 @@ func (l *look) names(ctx context.Context, w Naming) {
 	names.Environment = w.Environment
 	l.Names = &names
 	l.blind(blind...)
+	l.Programs = w.Programs
 	if len(w.Lookup) > 0 {
 		l.lookups(ctx, w)
 	} else {
@@ -77,6 +85,9 @@ func (l *look) nameservers(ctx context.Context, w Naming) {
 		programs, blind := gobin.Scan(ctx, w.Places)
 		l.Programs = &programs
 		l.blind(blind...)
+	}
+	if w.Programs != nil {
+		w.Always, w.Places = false, nil
 	}
 	if w.Always {
 		go look()
@@ -114,17 +125,22 @@ func (l *look) lookups(ctx context.Context, w Naming) {
 		blind    []fact.Blind
 	}
 	scanned := make(chan found, 1)
-	go func() {
-		programs, blind := gobin.Scan(scanning, w.Places)
-		scanned <- found{programs, blind}
-	}()
+	if w.Programs == nil {
+		go func() {
+			programs, blind := gobin.Scan(scanning, w.Places)
+			scanned <- found{programs, blind}
+		}()
+	}
 	l.Lookups = make([]fact.Lookup, len(w.Lookup))
 	var wg sync.WaitGroup
 	for i, name := range w.Lookup {
-		wg.Go(func() { l.Lookups[i] = nameways.Ask(within, name, l.Names) })
+		wg.Go(func() { l.Lookups[i] = l.lookup(within, name) })
 	}
 	wg.Wait()
 	answersOf(l.Names, l.Lookups)
+	if w.Programs != nil {
+		return
+	}
 	if !slices.ContainsFunc(l.Lookups, lostOnGo) {
 		enough()
 	}
@@ -132,6 +148,17 @@ func (l *look) lookups(ctx context.Context, w Naming) {
 		l.Programs = &f.programs
 		l.blind(f.blind...)
 	}
+}
+
+// lookup asks for one name in every way.
+func (l *look) lookup(ctx context.Context, name string) fact.Lookup {
+	ascii, err := nameways.ASCII(name)
+	if err != nil {
+		return fact.Lookup{Name: name, Asked: name, Ways: []fact.Way{{Kind: fact.WayHosts, Answer: fact.Failed, Error: err.Error()}}}
+	}
+	found := nameways.Ask(ctx, ascii, l.Names)
+	found.Name = name
+	return found
 }
 
 // lostOnGo reports a name that Go's own resolver did not find.

@@ -25,6 +25,7 @@ const borrowTime = 5 * time.Second
 // takes one look at a time.
 type Node struct {
 	programs gobin.Cache
+	onPath   gobin.Programs
 
 	openOnce   sync.Once
 	owners     *bpf.Owners // nil where BPF is not to be had

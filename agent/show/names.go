@@ -228,13 +228,12 @@ func LookupsJSON(w io.Writer, m *fact.Machine, meaning []verdict.Finding) error 
 
 func wayOf(l *fact.Lookup, w *fact.Way) wayJSON {
 	j := wayJSON{
-		Name: l.Name, Way: w.Kind.String(), Family: w.Family.String(), OK: w.Answer == fact.Addresses, Answer: w.Answer.String(),
+		Name: l.Name, Way: w.String(), Family: w.Family.String(), OK: w.Answer == fact.Addresses, Answer: w.Answer.String(),
 		Addresses: addressTexts(w.Addresses), MS: milliseconds(w.Took),
 		Error: given(w.Error), RCode: given(w.RCode), Transport: given(w.Transport.String()), Truncated: w.Truncated,
 	}
 	if w.Server.IsValid() {
 		j.Server = given(w.Server.String())
-		j.Way += " " + w.Server.String() + " " + w.Transport.String()
 	}
 	if !j.OK && j.Error == nil {
 		j.Error = given(w.Answer.String())

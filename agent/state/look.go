@@ -49,7 +49,7 @@ type Names struct {
 	Config   []Setting    `json:"config"` // resolv.conf, nsswitch.conf …: what each says, in a line
 	Servers  []Nameserver `json:"servers"`
 	Names    []Name       `json:"names"`    // watched ones
-	Programs []Resolver   `json:"programs"` // running programs by how they resolve
+	Programs []Resolver   `json:"programs"` // on this machine, running or not, by how they resolve; empty before they were looked at
 }
 
 // Setting is one source of configuration.
@@ -76,16 +76,18 @@ type Name struct {
 // Way is one way to ask, as in lifeline names --json.
 type Way struct {
 	Way       string   `json:"way"`
+	Family    string   `json:"family"` // both, A, AAAA
 	OK        bool     `json:"ok"`
+	Answer    string   `json:"answer"` // addresses, no such name, no address, refused, failed, silent
 	Addresses []string `json:"addresses"`
 	MS        float64  `json:"ms"`
 	Error     string   `json:"error"`
 }
 
-// Resolver is how many running programs resolve names in one way.
+// Resolver is how many programs resolve names in one way.
 type Resolver struct {
 	Resolver string   `json:"resolver"` // go, system, either, own, none, unknown
 	Count    int      `json:"count"`
-	Fails    int      `json:"fail_here"`
-	Examples []string `json:"examples"` // at most 5
+	Fails    *int     `json:"fail_here"` // cannot resolve names on this machine now; nil where it is not known of any
+	Examples []string `json:"examples"`  // at most 5, those that fail first
 }

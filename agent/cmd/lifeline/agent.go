@@ -125,7 +125,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
-	told, err := readAgentPolicy(f.policy, f.webhook)
+	told, err := readAgentPolicy(f.policy, f.webhook, f.passive)
 	if err != nil {
 		return usageError{err}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/daemon"
 	"github.com/lifeline-go/lifeline/agent/export"
+	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/policy"
 	"github.com/lifeline-go/lifeline/agent/state"
 )
@@ -22,21 +23,22 @@ import (
 type agentPolicy struct {
 	path    string         // "" = no file
 	webhook string         // where alerts go; "" = nowhere
+	passive bool           // nothing may be sent
 	now     *policy.Policy // in force
 	told    state.Policy
 }
 
 // readAgentPolicy reads the policy file, if there is one. A webhook of the flags
 // goes before that of the file.
-func readAgentPolicy(path, webhook string) (*agentPolicy, error) {
-	a := &agentPolicy{path: path, now: &policy.Policy{}}
+func readAgentPolicy(path, webhook string, passive bool) (*agentPolicy, error) {
+	a := &agentPolicy{path: path, passive: passive, now: &policy.Policy{}}
 	if webhook != "" {
 		if err := policy.CheckWebhook(webhook); err != nil {
 			return nil, fmt.Errorf("--webhook: %w", err)
 		}
 	}
 	if path != "" {
-		p, err := readPolicy(path)
+		p, err := readPolicy(path, passive)
 		if err != nil {
 			return nil, fmt.Errorf("--policy: %w", err)
 		}
@@ -48,7 +50,7 @@ func readAgentPolicy(path, webhook string) (*agentPolicy, error) {
 
 // readPolicy reads a policy file. What the agent does not do it refuses: nobody
 // may rely on an act that never comes.
-func readPolicy(path string) (*policy.Policy, error) {
+func readPolicy(path string, passive bool) (*policy.Policy, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -64,8 +66,11 @@ func readPolicy(path string) (*policy.Policy, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	case len(p.Acts()) > 0:
 		return nil, fmt.Errorf("%s: acts: the agent only watches so far, and does not act by itself: leave acts out, and use lifeline cut, tune and evac", path)
-	case len(p.Names) > 0:
-		return nil, fmt.Errorf("%s: watch: names: the agent looks no names up so far: leave them out, and use lifeline names NAME", path)
+	case passive && len(p.Names) > 0:
+		return nil, fmt.Errorf("%s: watch: names: with --passive nothing is sent, so that no name can be looked up: leave out one of them", path)
+	}
+	if err := lookUp(&node.Naming{}, p.Names); err != nil {
+		return nil, fmt.Errorf("%s: watch: names: %w", path, err)
 	}
 	return p, nil
 }
@@ -85,7 +90,7 @@ func (a *agentPolicy) follow(ctx context.Context, d *daemon.Daemon, log *slog.Lo
 			return nil
 		case <-hup:
 		}
-		p, err := readPolicy(a.path)
+		p, err := readPolicy(a.path, a.passive)
 		if err == nil && p.Webhook != a.now.Webhook {
 			err = fmt.Errorf("%s: webhook: another takes a new start of the agent", a.path)
 		}

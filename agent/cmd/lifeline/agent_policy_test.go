@@ -104,21 +104,21 @@ func TestAgentPolicy(t *testing.T) {
 func TestPolicyThatCannotBeKept(t *testing.T) {
 	for text, want := range map[string]string{
 		"acts: {cut: {on: [S001]}}":   "leave acts out",
-		"watch: {names: [a.example]}": "leave them out",
+		"watch: {names: [a.example]}": "--passive",
 		"wach: 1":                     "line 1: ",
 	} {
 		file := filepath.Join(t.TempDir(), "policy.yaml")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readAgentPolicy(file, ""); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := readAgentPolicy(file, "", true); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	if _, err := readAgentPolicy("", "there"); err == nil || !strings.Contains(err.Error(), "--webhook") {
+	if _, err := readAgentPolicy("", "there", false); err == nil || !strings.Contains(err.Error(), "--webhook") {
 		t.Errorf("%v", err)
 	}
-	if _, err := readAgentPolicy("/no/such/file", ""); err == nil {
+	if _, err := readAgentPolicy("/no/such/file", "", false); err == nil {
 		t.Error("no file is no error")
 	}
 }

@@ -76,7 +76,6 @@ func runCheck(cmd *cobra.Command, f *checkFlags, names []string) error {
 	if err != nil {
 		return blindError{err}
 	}
-	asTyped(m, names)
 	findings := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return !keep(f.Code, f.Promise) })
 	if asJSON(cmd) {
 		err = show.CheckJSON(cmd.OutOrStdout(), m, findings, false)

@@ -112,20 +112,12 @@ func lookUp(w *node.Naming, names []string) error {
 		return usageError{fmt.Errorf("%d names are too many: take up to %d at a time", len(names), mostNames)}
 	}
 	for _, name := range names {
-		ascii, err := nameways.ASCII(name)
-		if err != nil {
+		if _, err := nameways.ASCII(name); err != nil {
 			return usageError{fmt.Errorf("%q is %w", name, err)}
 		}
-		w.Lookup = append(w.Lookup, ascii)
 	}
+	w.Lookup = names
 	return nil
-}
-
-// asTyped gives lookups the names that were typed, in whatever letters.
-func asTyped(m *fact.Machine, names []string) {
-	for i := range m.Lookups {
-		m.Lookups[i].Name = names[i]
-	}
 }
 
 func runLookups(cmd *cobra.Command, args []string) error {
@@ -139,7 +131,6 @@ func runLookups(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return blindError{err}
 	}
-	asTyped(m, args)
 	meaning := ofNames(m)
 	slices.SortStableFunc(meaning, func(a, b verdict.Finding) int { // what is said of the name itself first
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), aboutName(a)-aboutName(b))

@@ -194,6 +194,19 @@ func (o *office) programs() string { return filepath.Join(o.dir, "programs") }
 // /etc/resolv.conf, /etc/nsswitch.conf and /etc/hosts.
 func (o *office) lifeline(args ...string) (stdout, stderr string, code int, took time.Duration) {
 	o.t.Helper()
+	cmd := o.command(args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	began := time.Now()
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		o.t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode(), time.Since(began)
+}
+
+// command is the same, not begun.
+func (o *office) command(args ...string) *exec.Cmd {
+	o.t.Helper()
 	script := "set -e\n"
 	for name, text := range map[string]string{"resolv.conf": o.resolv, "nsswitch.conf": o.nss, "hosts": "127.0.0.1 localhost\n10.77.4.9 printer\n"} {
 		path := filepath.Join(o.dir, name)
@@ -210,17 +223,12 @@ func (o *office) lifeline(args ...string) (stdout, stderr string, code int, took
 	}
 	script += command + ` "$@"` + "\n"
 	cmd := o.box.Command("unshare", append([]string{"--mount", "sh", "-c", script, "sh", filepath.Join(o.dir, "lifeline")}, args...)...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &errs, "/"
+	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "PATH="+o.path+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	if o.libraries != "" {
 		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+o.libraries)
 	}
-	began := time.Now()
-	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
-		o.t.Fatal(err)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode(), time.Since(began)
+	return cmd
 }
 
 // drop drops what the nameservers' machine is sent, by matches of nft.

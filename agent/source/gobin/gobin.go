@@ -131,7 +131,7 @@ func (c *Cache) file(handle int) (fact.Program, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fact.Program{}, fmt.Errorf("%w, but %s", ErrNotProgram, kind(st.Mode))
 	}
-	id := identity{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}
+	id := identityFrom(&st)
 	if o, ok := c.recall(id); ok {
 		return o.program, o.err
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/procfs/bounded"
@@ -30,7 +31,10 @@ const mostFiles = 50_000
 // does, with what it has; a file server that is gone costs what it costs a
 // [Cache]. A place that is not there is passed over.
 func Scan(ctx context.Context, places []string) (fact.Executables, []fact.Blind) {
-	var s scan
+	return new(scan).run(ctx, places)
+}
+
+func (s *scan) run(ctx context.Context, places []string) (fact.Executables, []fact.Blind) {
 	candidates := s.candidates(places)
 	found := fact.Executables{Glibc: hasGlibc()}
 	if len(candidates) > mostFiles {
@@ -39,10 +43,18 @@ func Scan(ctx context.Context, places []string) (fact.Executables, []fact.Blind)
 	results := make([]fact.Binary, len(candidates))
 	var wg sync.WaitGroup
 	next := make(chan int)
-	for range min(runtime.GOMAXPROCS(0), len(candidates)) {
+	workers := runtime.GOMAXPROCS(0)
+	if s.memory != nil {
+		workers = 1
+	}
+	for range min(workers, len(candidates)) {
 		wg.Go(func() {
 			for i := range next {
+				began := time.Now()
 				results[i] = s.look(candidates[i])
+				if s.memory != nil {
+					s.memory.rest(ctx, time.Since(began))
+				}
 			}
 		})
 	}
@@ -87,6 +99,7 @@ type scan struct {
 	libraries map[string]*linked // by path; nil = not to be had
 	dirs      []string           // where the loader looks by itself; nil = not read yet
 	blind     []fact.Blind
+	memory    *Programs // nil: nothing is known before, and nothing kept
 }
 
 // candidate is a file that may be a program.
@@ -257,5 +270,11 @@ func (s *scan) read(path string) (fact.Binary, error) {
 	if _, err := f.ReadAt(mark, 0); err == nil && string(mark) == "#!" {
 		return fact.Binary{}, errScript
 	}
-	return s.namesOf(&image{file: f, size: size, left: mostRead + 3*mostSymbols}, path)
+	read := func() (fact.Binary, error) {
+		return s.namesOf(&image{file: f, size: size, left: mostRead + 3*mostSymbols}, path)
+	}
+	if s.memory == nil {
+		return read()
+	}
+	return s.memory.recall(f, path, read)
 }
