@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -60,17 +62,14 @@ type writtenFinding struct {
 func (s *Store) Add(ctx context.Context, r Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.write(ctx, &r)
+	err := s.ready()
+	if err == nil {
+		err = s.write(ctx, &r)
+	}
 	if damaged(err) {
 		// The file went bad under the agent. What can be saved of it is in the file
 		// that was moved aside; this record begins the next.
-		err = errors.Join(err, s.Reader.Close(), s.db.Close())
-		if moved := s.moveAside(); moved != nil {
-			err = errors.Join(err, moved)
-		}
-		if again := s.connect(); again != nil {
-			err = errors.Join(err, again)
-		} else {
+		if err = cmp.Or(s.moveAside(), s.ready()); err == nil {
 			err = s.write(ctx, &r)
 		}
 	}
@@ -85,6 +84,23 @@ func (s *Store) Add(ctx context.Context, r Record) error {
 	s.segment = 0
 	return fmt.Errorf("history: %d records from %s on, of %d groups and %d findings now, could not be written: %w",
 		s.lost, s.lostFrom.Format(time.DateTime), len(r.Groups), len(r.Findings), err)
+}
+
+// ready opens the file again when it is not open, or is not the one any more that
+// the path leads to: whoever removes it begins a new one.
+func (s *Store) ready() error {
+	if s.db != nil {
+		if info, err := os.Stat(s.path); err == nil && os.SameFile(info, s.file) {
+			return nil
+		}
+		if err := s.disconnect(); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return err
+	}
+	return s.connect()
 }
 
 func (s *Store) write(ctx context.Context, r *Record) (err error) {
@@ -303,7 +319,8 @@ func (w *writer) findings(ctx context.Context, r *Record) (map[findingKey]writte
 		f := &r.Findings[i]
 		key := findingKey{clip(f.ID), f.First.UnixMilli()}
 		is := writtenFinding{last: f.Last.UnixMilli(), resolved: f.Resolved != nil, severity: fmt.Sprint(f.Severity), count: f.Count}
-		if was, known := w.written[key]; known && is.last-was.last < Recorded.Milliseconds() {
+		was, known := w.written[key]
+		if ago := time.Duration(is.last-was.last) * time.Millisecond; known && ago.Abs() < Recorded { // the clock may have gone back
 			if as := was; as.resolved == is.resolved && as.severity == is.severity && as.count == is.count {
 				written[key] = was
 				continue
@@ -327,9 +344,9 @@ func (w *writer) findings(ctx context.Context, r *Record) (map[findingKey]writte
 	return written, nil
 }
 
-// settled is how many records a segment has before anything is too old: a clock
-// that jumped for a moment must not decide that.
-const settled = 6
+// settled is how many records a segment has before anything is too old, a quarter
+// of an hour: a clock that was wrong for a while must not decide that.
+const settled = 90
 
 // prune drops what is too old, at most one segment each time, and what is too
 // much.

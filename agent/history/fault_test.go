@@ -192,6 +192,68 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
+// A file that goes bad or goes away under the agent, and cannot be made anew at
+// once, is made anew when that can be done; what could be read then can be read.
+func TestFileGoesUnderTheAgent(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, path string){
+		"removed": func(t *testing.T, path string) { remove(t, path) },
+		"removed with all beside it": func(t *testing.T, path string) {
+			for _, end := range []string{"", "-wal", "-shm"} {
+				remove(t, path+end)
+			}
+		},
+		"replaced": func(t *testing.T, path string) {
+			if err := os.WriteFile(path+".new", []byte(strings.Repeat("rot", 9000)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(path+".new", path); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := filepath.Join(t.TempDir(), "lifeline")
+			path := filepath.Join(folder, "history.db")
+			s := open(t, path, history.Options{})
+			at := func(i int) time.Time { return noon.Add(time.Duration(i) * 10 * time.Second) }
+			add(t, s, history.Record{Time: at(0), Groups: []state.Group{group("10.0.0.1", 1)}})
+			harm(t, path)
+			add(t, s, history.Record{Time: at(1), Groups: []state.Group{group("10.0.0.1", 2)}})
+			// Then even the folder goes, and a file is in its place for a while.
+			if err := os.RemoveAll(folder); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(folder, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for i := 2; i < 5; i++ {
+				if err := s.Add(t.Context(), history.Record{Time: at(i)}); err == nil {
+					t.Fatal("no error where no file can be")
+				}
+			}
+			remove(t, folder)
+			add(t, s, history.Record{Time: at(5), Groups: []state.Group{group("10.0.0.1", 6)}})
+			r, err := history.Read(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close() //nolint:errcheck // it was read only
+			for _, from := range []*history.Reader{r, s.Reader} {
+				if past, err := from.At(t.Context(), at(5)); err != nil || counts(past.Groups) != "10.0.0.1=6" {
+					t.Errorf("%v, %v", past.Groups, err)
+				}
+			}
+		})
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What a wrong path names is not touched.
 func TestForeignFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "passwd")

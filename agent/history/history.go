@@ -75,7 +75,8 @@ type Store struct {
 	options Options
 
 	mu       sync.Mutex
-	db       *sql.DB
+	db       *sql.DB     // nil after it could not be opened again
+	file     os.FileInfo // of db
 	lock     *os.File
 	segment  int64 // 0 = the next record begins one
 	frames   int64
@@ -170,7 +171,8 @@ func (s *Store) connect() (err error) {
 	if err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
-	if err := f.Close(); err != nil {
+	file, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	db, err := sql.Open("sqlite", dsn(s.path, "rwc", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)",
@@ -192,10 +194,20 @@ func (s *Store) connect() (err error) {
 		return err
 	}
 	readers.SetMaxOpenConns(2)
-	s.db = db
+	s.db, s.file = db, file
 	s.Reader.set(readers)
 	s.forget()
 	return nil
+}
+
+// disconnect closes the file. Nothing can be read before it is connected again.
+func (s *Store) disconnect() error {
+	if s.db == nil {
+		return nil
+	}
+	err := errors.Join(s.Reader.Close(), s.db.Close())
+	s.db = nil
+	return err
 }
 
 // prepare makes the tables of an empty file, and looks through one that is not.
@@ -278,6 +290,7 @@ func isSQLite(path string) bool {
 
 // moveAside makes room for a new file. One damaged file is kept, the latest.
 func (s *Store) moveAside() error {
+	_ = s.disconnect() // what is damaged may not even be closed well
 	aside := s.path + ".damaged"
 	for _, end := range []string{"-wal", "-shm"} {
 		if err := os.Rename(s.path+end, aside+end); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -308,7 +321,7 @@ func (s *Store) forget() {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.Reader.Close(), s.db.Close(), s.lock.Close())
+	return errors.Join(s.disconnect(), s.lock.Close())
 }
 
 // dsn names a database file, with what SQLite shall do with it.

@@ -193,19 +193,6 @@ func TestRange(t *testing.T) {
 	}
 }
 
-// A clock that jumps back and forth loses nothing, and what was written later counts.
-func TestClockJumps(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "history.db"), history.Options{})
-	for i, after := range []time.Duration{0, 10 * time.Minute, 20 * time.Minute, 5 * time.Minute, 15 * time.Minute, 24 * 365 * time.Hour, 16 * time.Minute} {
-		add(t, s, history.Record{Time: noon.Add(after), Groups: []state.Group{group("10.0.0.1", i)}})
-	}
-	for after, want := range map[time.Duration]string{0: "10.0.0.1=0", 6 * time.Minute: "10.0.0.1=3", 15 * time.Minute: "10.0.0.1=4", 17 * time.Minute: "10.0.0.1=6", 30 * time.Minute: "10.0.0.1=2"} {
-		if past, err := s.At(t.Context(), noon.Add(after)); err != nil || counts(past.Groups) != want {
-			t.Errorf("after %v: %v, %v; want %s", after, past.Groups, err, want)
-		}
-	}
-}
-
 // What was written is there for the next agent and for who only reads.
 func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")

@@ -41,7 +41,7 @@ func (r *Reader) Range(ctx context.Context, f state.Filter, from, to time.Time, 
 			}
 			return l.add(id>>frameBits, time.UnixMilli(ms), data)
 		}, `SELECT frame.id, time, data FROM segment JOIN frame ON frame.id >= segment.id << ? AND frame.id < (segment.id + 1) << ?
-			WHERE segment.first < ? AND segment.last >= ? ORDER BY segment.first, frame.id`, frameBits, frameBits, to.UnixMilli(), from.UnixMilli())
+			WHERE segment.first < ? AND segment.last >= ? ORDER BY frame.id`, frameBits, frameBits, to.UnixMilli(), from.UnixMilli())
 	})
 	return line, err
 }

@@ -156,7 +156,10 @@ func (v *view) each(ctx context.Context, f func(*sql.Rows) error, query string, 
 func (v *view) at(ctx context.Context, t time.Time) (state.Past, error) {
 	past := state.Past{Moment: state.Moment{Asked: t}, Groups: []state.Group{}}
 	var segment int64
-	err := v.tx.QueryRowContext(ctx, "SELECT id FROM segment WHERE first <= ? ORDER BY first DESC, id DESC LIMIT 1", t.UnixMilli()).Scan(&segment)
+	// Of those that tell of that time the one that was written last; else the one
+	// that ended last before it.
+	err := v.tx.QueryRowContext(ctx, `SELECT id FROM segment WHERE first <= ?1 ORDER BY last + ?2 >= ?1 DESC,
+		iif(last + ?2 >= ?1, id, last) DESC, id DESC LIMIT 1`, t.UnixMilli(), Recorded.Milliseconds()).Scan(&segment)
 	if errors.Is(err, sql.ErrNoRows) {
 		return past, v.before(ctx, t)
 	}
@@ -249,7 +252,7 @@ func (v *view) findings(ctx context.Context, from, to time.Time) ([]state.PastFi
 		list = append(list, f)
 		return nil
 	}, `SELECT id, first, last, resolved, code, severity, title, count, cause, doc FROM finding
-		WHERE first <= ? AND coalesce(resolved, last + ?) >= ? ORDER BY first, id LIMIT ?`, to.UnixMilli(), Recorded.Milliseconds(), from.UnixMilli(), mostFindings)
+		WHERE min(first, last) <= ? AND max(first, coalesce(resolved, last + ?)) >= ? ORDER BY first, id LIMIT ?`, to.UnixMilli(), Recorded.Milliseconds(), from.UnixMilli(), mostFindings)
 	return list, err
 }
 

@@ -120,7 +120,7 @@ func TestKeep(t *testing.T) {
 	for i := range 100 {
 		add(t, s, history.Record{Time: noon.Add(time.Duration(i) * time.Minute), Groups: []state.Group{group("a", i)}})
 	}
-	for i := range 20 {
+	for i := range 100 {
 		add(t, s, history.Record{Time: noon.Add(10*time.Hour + time.Duration(i)*time.Second), Groups: []state.Group{group("a", i)}})
 	}
 	if span, err := s.Span(t.Context()); err != nil || span.First.Before(noon.Add(9*time.Hour)) {

@@ -89,8 +89,9 @@ type keeper struct {
 	seq   uint64
 }
 
-// run writes every 10 s until ctx ends. What goes wrong is logged when it changes,
-// and is part of the State; the agent goes on, and tries again.
+// run writes once the first census is there, and every 10 s from then on, until ctx
+// ends. What goes wrong is logged when it changes, and is part of the State; the
+// agent goes on, and tries again.
 func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
 	if k.path == noHistory {
 		<-ctx.Done()
@@ -99,23 +100,19 @@ func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) er
 	defer k.close()
 	tick := time.NewTicker(recordEvery)
 	defer tick.Stop()
-	for told := ""; ; {
-		problem := ""
-		if err := k.record(ctx, d.State()); err != nil && ctx.Err() == nil {
-			problem = err.Error()
+	for told := false; ; {
+		s := d.State()
+		err := k.record(ctx, s)
+		if ctx.Err() != nil {
+			return nil
 		}
-		d.SetHistory(problem)
-		if (problem == "") != (told == "") {
-			if problem != "" {
-				log.Warn("history is not written", "error", problem)
-			} else {
-				log.Info("history is written again")
+		told = k.tell(d, log, err, told)
+		if s.Totals.Looked.IsZero() { // the agent has just begun
+			_, err = d.Wait(ctx, s.Seq)
+			tick.Reset(recordEvery)
+			if err == nil {
+				continue
 			}
-		}
-		told = problem
-		if k.store != nil && k.store.Aside() != k.aside {
-			k.aside = k.store.Aside()
-			log.Warn("history was damaged and begins anew", "moved_to", k.aside)
 		}
 		select {
 		case <-ctx.Done():
@@ -123,6 +120,27 @@ func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) er
 		case <-tick.C:
 		}
 	}
+}
+
+// tell publishes how it stands with the history, and logs it when it changes. told is
+// whether a problem was logged last.
+func (k *keeper) tell(d *daemon.Daemon, log *slog.Logger, err error, told bool) bool {
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
+	d.SetHistory(problem)
+	switch {
+	case problem != "" && !told:
+		log.Warn("history is not written", "error", problem)
+	case problem == "" && told:
+		log.Info("history is written again")
+	}
+	if k.store != nil && k.store.Aside() != k.aside {
+		k.aside = k.store.Aside()
+		log.Warn("history was damaged and begins anew", "moved_to", k.aside)
+	}
+	return problem != ""
 }
 
 // record writes a State; none that was written already, or before anything was seen.
@@ -137,16 +155,21 @@ func (k *keeper) record(ctx context.Context, s *state.State) error {
 	return k.store.Add(ctx, history.Record{Time: s.Time, Groups: s.Groups, Totals: s.Totals, Findings: s.Findings})
 }
 
-func (k *keeper) open() (err error) {
+// open opens the file if it is not open. That reads all of it once, and keeps nobody
+// waiting.
+func (k *keeper) open() error {
+	if k.store != nil { // nobody else sets it
+		return nil
+	}
+	store, err := history.Open(k.path, k.options)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.store == nil {
-		k.problem = ""
-		if k.store, err = history.Open(k.path, k.options); err != nil {
-			k.store, k.problem = nil, err.Error()
-		}
+	if err != nil {
+		k.problem = err.Error()
+		return err
 	}
-	return err
+	k.store, k.problem = store, ""
+	return nil
 }
 
 // reader is who answers questions about the past.
