@@ -53,7 +53,7 @@ func story() *state.State {
 		{ID: "77 y", PID: 77, Process: "postgres", Peer: "10.0.3.7", Accepted: true, Opened: 31, Open: 31, Verdict: "healthy", Over: []int{31, 31}}}
 	s.Names = &state.Names{Servers: []state.Nameserver{{Address: "10.0.0.53", Way: "eth0 by 10.0.0.1", OK: ptr(true), MS: ptr(2.13)}, {Address: "10.9.9.9", Way: "no route", OK: ptr(false), Error: "no answer within 2 s"}},
 		Names:    []state.Name{{Name: "db.internal", Ways: []state.Way{{Way: "go", Error: "no such host", MS: 12}, {Way: "getaddrinfo", OK: true, Addresses: []string{"10.0.3.7"}, MS: 3}}}},
-		Programs: []state.Resolver{{Resolver: "go", Count: 4, Fails: 1, Examples: []string{"kubectl"}}}, Config: []state.Setting{{Source: "/etc/resolv.conf", Text: "nameserver 10.0.0.53 10.9.9.9; search internal"}}}
+		Programs: []state.Resolver{{Resolver: "go", Count: 4, Fails: ptr(1), Examples: []string{"kubectl"}}}, Config: []state.Setting{{Source: "/etc/resolv.conf", Text: "nameserver 10.0.0.53 10.9.9.9; search internal"}}}
 	s.Calls = []state.Waiting{{PID: 811, Process: "worker", Peer: "10.77.1.2", Count: 3, Since: 8.5, Acknowledged: false, Goroutines: []string{"goroutine 33 in net/http.(*persistConn).roundTrip for 8.5 s"}}}
 	s.Sources = []state.Source{{Name: "peers", Every: 10, Last: ptr(at(time.Second))}, {Name: "census", Every: 10, Last: ptr(at(3 * time.Second)), Took: ptr(0.041)},
 		{Name: "names", Every: 60, Last: ptr(at(40 * time.Second)), Took: ptr(1.2), Late: true, Error: "under way for 40 s: it is not asked again before it returns"},

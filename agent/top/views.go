@@ -262,8 +262,8 @@ func nameRows(s *Screen) []row {
 		p := &n.Programs[i]
 		text := many(p.Count, "running program")
 		c := word(text)
-		if p.Fails > 0 {
-			c = painted(bad, fmt.Sprintf("%s, names FAIL for %s", text, verdict.Number(p.Fails)))
+		if p.Fails != nil && *p.Fails > 0 {
+			c = painted(bad, fmt.Sprintf("%s, names FAIL for %s", text, verdict.Number(*p.Fails)))
 		}
 		c.text += ": " + strings.Join(p.Examples, ", ")
 		rows = append(rows, row{key: "programs " + p.Resolver, cells: []cell{word("resolver"), word(p.Resolver), c}})
