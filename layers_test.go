@@ -64,8 +64,9 @@ var layers = []layer{
 	{"internal/need", support, nil, "the only place that skips a test"},
 
 	{"agent/fact", pure, []string{"bound"}, "what was seen: plain values"},
+	{"agent/profile", pure, nil, "which capabilities are needed for what: a table, and who has what profile"},
 	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
-	{"agent/state", pure, []string{"agent/fact", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
+	{"agent/state", pure, []string{"agent/fact", "agent/profile", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
 	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
 	{"agent/export", library, []string{".", "agent/fact", "agent/state", "agent/verdict", prom}, "tells other systems: metrics and alerts, bounded both"},
 	{"agent/deploy", library, []string{"agent/export", yaml}, "board and alert rules, held to the metrics that there are; of these only its tests know"},
@@ -95,14 +96,14 @@ var layers = []layer{
 	{"agent/source/nameways", library, []string{"agent/fact", "agent/source/route", "internal/dnsclient", "names", xnet, xsys}, "asks for a name in every way there is"},
 
 	{"agent/node", library, []string{"agent/fact", "agent/verdict", "agent/act", "bound", "agent/source/*", xsys}, "joins the sources into one look, and watches peers: what looking leaves open, a poke settles"},
-	{"agent/daemon", library, []string{"agent/fact", "agent/verdict", "agent/state", "agent/policy", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
+	{"agent/daemon", library, []string{"agent/fact", "agent/profile", "agent/verdict", "agent/state", "agent/policy", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
 	{"agent/web", library, []string{"agent/history", "agent/state", "agent/verdict", "bound"}, "the agent's API, stream and page; of the history only its tests know"},
 	{"agent/web/chromium", support, []string{"internal/need"}, "a real browser for the tests of the page"},
 	{"agent/top", pure, []string{"agent/fact", "agent/state", "agent/verdict", "bound", xansi}, "the screen of lifeline top: states and keys in, lines out"},
 	{"agent/top/tty", library, []string{"agent/state", "agent/top", "charm.land/bubbletea/v2", xsys}, "draws it on a terminal, and gives the terminal back"},
 	{"agent/client", library, []string{"agent/state", "agent/web"}, "asks an agent by its API, and follows its stream; of the page only its tests know"},
 	{"agent/act", library, []string{"agent/fact", "agent/census", "agent/source/*", "bound", xsys}, "what to do: cut and poke; each touches only what was selected"},
-	{"agent/show", library, []string{"agent/fact", "agent/state", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},
+	{"agent/show", library, []string{"agent/fact", "agent/profile", "agent/state", "agent/verdict", "agent/census", "agent/nodeset", "bound"}, "text and JSON; asks no source"},
 
 	{"agent/act/run", library, []string{"agent/act/run/*", xnet, xsys}, "starts a program whose names resolve as the operating system's do, and outlives what it leaves behind; of DNS messages only tests know"},
 	{"agent/act/run/notify", library, []string{xsys}, "decides on system calls of others: seccomp user notification"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/node"
+	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 )
@@ -40,9 +41,10 @@ const (
 // lifeline check and lifeline silence --watch do: questions to nameservers, and
 // pokes to suspects.
 type Options struct {
-	Version string      // of the agent, as it is published
-	Naming  node.Naming // what to look at of names; the nameservers are asked whatever its Probe says, unless Passive
-	Passive bool        // send nothing: ask no nameserver, poke nobody
+	Version string           // of the agent, as it is published
+	Rights  profile.Standing // of the agent, as they are published; they allow and forbid nothing
+	Naming  node.Naming      // what to look at of names; the nameservers are asked whatever its Probe says, unless Passive
+	Passive bool             // send nothing: ask no nameserver, poke nobody
 }
 
 // Daemon watches this machine. Use [New], then [Daemon.Run], once.

@@ -18,7 +18,8 @@ type usage struct {
 
 // self is the agent as it is published.
 func (d *Daemon) self(now time.Time) state.Agent {
-	a := state.Agent{Version: d.options.Version, PID: os.Getpid(), Started: d.started, Profile: "observe", NotStored: "no history is kept"}
+	a := state.Agent{Version: d.options.Version, PID: os.Getpid(), Started: d.started, NotStored: "no history is kept"}
+	a.Profile, a.Missing = string(d.options.Rights.Name), list(d.options.Rights.Missing)
 	if problem := d.notStored.Load(); problem != nil {
 		a.NotStored = *problem
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/bound"
 )
@@ -24,8 +25,9 @@ var promises = []struct {
 }
 
 // Check writes the findings by promise, what could not be seen, and one line
-// that sums it up. judged says which promises were judged at all.
-func Check(w io.Writer, m *fact.Machine, findings []verdict.Finding, judged func(verdict.Promise) bool, s Style) {
+// that sums it up. judged says which promises were judged at all, rights what
+// whoever looked may see and do.
+func Check(w io.Writer, m *fact.Machine, findings []verdict.Finding, judged func(verdict.Promise) bool, rights profile.Standing, s Style) {
 	p := &page{w: w, style: s}
 	p.hang("", "", looked(m))
 	kept := 0
@@ -55,6 +57,8 @@ func Check(w io.Writer, m *fact.Machine, findings []verdict.Finding, judged func
 		Blindness(w, m.Blind, s)
 		p.line("")
 	}
+	p.hang("Rights: ", "  ", rights.String()+".")
+	p.line("")
 	p.line(summary(findings, kept, len(m.Blind)))
 }
 
@@ -147,12 +151,13 @@ func plural(n int, noun string) string {
 }
 
 // CheckJSON writes the findings as one document.
-func CheckJSON(w io.Writer, m *fact.Machine, findings []verdict.Finding, line bool) error {
+func CheckJSON(w io.Writer, m *fact.Machine, findings []verdict.Finding, rights profile.Standing, line bool) error {
 	if findings == nil {
 		findings = []verdict.Finding{}
 	}
 	return encode(w, struct {
 		Head
 		Findings []verdict.Finding `json:"findings"`
-	}{head(m), findings}, line)
+		Profile  profile.Standing  `json:"profile"`
+	}{head(m), findings, rights}, line)
 }

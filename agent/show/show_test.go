@@ -12,6 +12,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/census"
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/bound"
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
@@ -63,15 +64,20 @@ func findings() []verdict.Finding {
 	}
 }
 
+// observes are the rights of somebody who may not cut.
+var observes = profile.Standing{Name: profile.Observe, Missing: []profile.Lack{
+	{Feature: "cut", Profile: profile.Act, Needs: "CAP_NET_ADMIN", Lost: "connections cannot be cut"},
+}}
+
 func TestCheckText(t *testing.T) {
 	var b bytes.Buffer
-	Check(&b, machine(), findings(), all, Style{Width: 80})
+	Check(&b, machine(), findings(), all, observes, Style{Width: 80})
 	golden(t, "check.txt", b.Bytes())
 }
 
 func TestCheckJSON(t *testing.T) {
 	var b bytes.Buffer
-	if err := CheckJSON(&b, machine(), findings(), false); err != nil {
+	if err := CheckJSON(&b, machine(), findings(), observes, false); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "check.json", b.Bytes())
@@ -83,12 +89,12 @@ func TestCheckOfAWellMachine(t *testing.T) {
 	m := machine()
 	m.Blind, m.Earlier = nil, nil
 	var b bytes.Buffer
-	Check(&b, m, nil, all, Style{})
+	Check(&b, m, nil, all, observes, Style{})
 	if !strings.HasSuffix(b.String(), "\nAll four promises are kept.\n") {
 		t.Errorf("a well machine is summed up as\n%s", b.String())
 	}
 	b.Reset()
-	if err := CheckJSON(&b, m, nil, true); err != nil {
+	if err := CheckJSON(&b, m, nil, observes, true); err != nil {
 		t.Fatal(err)
 	}
 	if s := b.String(); strings.Contains(s, "null") || strings.Count(s, "\n") != 1 {
@@ -103,7 +109,7 @@ func TestCheckOfOnePromise(t *testing.T) {
 	m := machine()
 	m.Blind = nil
 	var b bytes.Buffer
-	Check(&b, m, nil, func(p verdict.Promise) bool { return p == verdict.Leaks }, Style{})
+	Check(&b, m, nil, func(p verdict.Promise) bool { return p == verdict.Leaks }, observes, Style{})
 	if s := b.String(); !strings.Contains(s, "Nothing found in 1 promise.") || strings.Contains(s, "names  its") || strings.Contains(s, "four") {
 		t.Errorf("got\n%s", s)
 	}

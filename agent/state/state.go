@@ -9,6 +9,7 @@ package state
 import (
 	"time"
 
+	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 )
 
@@ -55,14 +56,15 @@ const (
 
 // Agent is the agent itself.
 type Agent struct {
-	Version   string    `json:"version"`
-	PID       int       `json:"pid"`
-	Started   time.Time `json:"started"`
-	Profile   string    `json:"profile"`         // observe or act: what its rights allow
-	Policy    Policy    `json:"policy"`          // what it was told
-	CPU       *float64  `json:"cpu_fraction"`    // of one processor, over the last minute
-	Resident  *uint64   `json:"resident_bytes"`  // of memory
-	NotStored string    `json:"history_problem"` // why the history is not written; "" when it is
+	Version   string         `json:"version"`
+	PID       int            `json:"pid"`
+	Started   time.Time      `json:"started"`
+	Profile   string         `json:"profile"`         // what its rights allow: act, observe, or partial where something stays unseen
+	Missing   []profile.Lack `json:"missing"`         // what they do not, and which capability would
+	Policy    Policy         `json:"policy"`          // what it was told
+	CPU       *float64       `json:"cpu_fraction"`    // of one processor, over the last minute
+	Resident  *uint64        `json:"resident_bytes"`  // of memory
+	NotStored string         `json:"history_problem"` // why the history is not written; "" when it is
 }
 
 // Policy is the policy file in force.

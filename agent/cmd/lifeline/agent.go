@@ -18,6 +18,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/daemon"
 	"github.com/lifeline-go/lifeline/agent/export"
+	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/agent/web"
@@ -135,7 +136,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return blindError{fmt.Errorf("cannot listen: %w", err)}
 	}
-	d := daemon.New(daemon.Options{Version: versionText(), Naming: naming(!f.passive), Passive: f.passive})
+	d := daemon.New(daemon.Options{Version: versionText(), Rights: rights(), Naming: naming(!f.passive), Passive: f.passive})
 	log, page := agentLog(cmd), "http://"+l.Addr().String()+"/"
 	var hook *export.Webhook
 	if told.webhook != "" {
@@ -182,6 +183,7 @@ var levels = map[verdict.Severity]slog.Level{verdict.Info: slog.LevelInfo, verdi
 // tellFindings writes where the page is, and each finding that comes or goes, until
 // ctx ends. What a cause explains is not told.
 func tellFindings(ctx context.Context, d *daemon.Daemon, log *slog.Logger, page string) error {
+	tellRights(log)
 	log.Info("watching", "page", page, "run", d.State().Run)
 	open := make(map[string]bool)
 	for seq := uint64(0); ; {
@@ -197,6 +199,15 @@ func tellFindings(ctx context.Context, d *daemon.Daemon, log *slog.Logger, page 
 		}
 		open = now
 	}
+}
+
+// tellRights writes what the agent's rights allow, and warns of what stays unseen.
+func tellRights(log *slog.Logger) {
+	r, level := rights(), slog.LevelInfo
+	if r.Name == profile.Partial {
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, "rights", "profile", r.Name, "missing", r.Lacks())
 }
 
 // tellFinding writes a finding that is not open yet, or was.

@@ -11,7 +11,9 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/node"
+	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/show"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 )
 
@@ -78,18 +80,23 @@ func runCheck(cmd *cobra.Command, f *checkFlags, names []string) error {
 	}
 	findings := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return !keep(f.Code, f.Promise) })
 	if asJSON(cmd) {
-		err = show.CheckJSON(cmd.OutOrStdout(), m, findings, false)
+		err = show.CheckJSON(cmd.OutOrStdout(), m, findings, rights(), false)
 	} else {
 		style, _ := terminal(cmd.OutOrStdout())
 		judged := func(p verdict.Promise) bool {
 			return slices.ContainsFunc(verdict.Rules, func(r verdict.Rule) bool { return r.Promise == p && keep(r.Code, p) })
 		}
-		show.Check(cmd.OutOrStdout(), m, findings, judged, style)
+		show.Check(cmd.OutOrStdout(), m, findings, judged, rights(), style)
 	}
 	if err == nil && slices.ContainsFunc(findings, func(f verdict.Finding) bool { return f.Severity >= threshold }) {
 		err = errFindings
 	}
 	return err
+}
+
+// rights is what this process may see and do.
+func rights() profile.Standing {
+	return profile.Of(func(c profile.Capability) bool { return capability.Held(uint(c)) })
 }
 
 // goroutinesOf chooses all processes where some rule asks about their

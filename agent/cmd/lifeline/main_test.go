@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "12"); err != nil { // they wait most of the time
 		panic(err)
 	}
-	testscript.Main(leakcheck.Checked{Tests: m}, map[string]func(){"lifeline": main})
+	testscript.Main(leakcheck.Checked{Tests: m}, map[string]func(){"lifeline": main, "opens": opens, "hears": hears})
 }
 
 func TestScripts(t *testing.T) {
