@@ -70,16 +70,17 @@ func withAgent(ctx context.Context, f *agentFlags, measure func(*agentRun, *busy
 			return err
 		}
 		defer os.RemoveAll(dir)
-		node, err := newBusyNode(ctx, l, dir, f)
-		defer node.stop()
+		a, err := startAgent(ctx, f.command, dir) // first: what is opened while it watches costs most
 		if err != nil {
 			return err
 		}
-		a, err := startAgent(ctx, f.command, dir)
-		if err != nil {
-			return err
+		node := newBusyNode(l, dir, f)
+		err = node.fill(ctx, f.sockets)
+		if err == nil {
+			err = measure(a, node)
 		}
-		return errors.Join(measure(a, node), a.stop())
+		node.stop()
+		return errors.Join(err, a.stop())
 	})
 }
 
@@ -153,8 +154,8 @@ func agentDelays(ctx context.Context, a *agentRun, node *busyNode) error {
 	} {
 		seen := fact.seen
 		if seen == nil {
-			was := a.page.state().Totals.TCP["listen"]
-			seen = func(s *state.State) bool { return s.Totals.TCP["listen"] >= was+listeners*9/10 }
+			was := a.page.state().Totals.TCP["LISTEN"]
+			seen = func(s *state.State) bool { return s.Totals.TCP["LISTEN"] >= was+listeners*9/10 }
 		}
 		if err := fact.make(); err != nil {
 			return err

@@ -58,15 +58,20 @@ type busyNode struct {
 	servers        []string
 }
 
-// newBusyNode makes one. It is returned even with an error: stop it.
-func newBusyNode(ctx context.Context, l *lab.Lab, dir string, f *agentFlags) (*busyNode, error) {
-	const each = 15_000 // a process may have 20,000 files
+// newBusyNode makes one on which nothing goes on yet.
+func newBusyNode(l *lab.Lab, dir string, f *agentFlags) *busyNode {
 	n := &busyNode{pod: l.Host("pod"), client: l.Host("client"), far: l.Host("far"), dir: dir, rate: max(f.connects/workers, 1), end: func() {}}
 	l.Wire(n.pod, podAddress+"/24", n.client, clientAddress+"/24")
 	l.Wire(n.pod, podFar+"/24", n.far, farAddress+"/24")
 	n.pod.Route(clientNetwork, clientAddress)
 	n.client.Run("ip", "route", "add", "local", clientNetwork, "dev", "lo") // all of them are its own
-	connections := f.sockets / 2                                            // both ends are here
+	return n
+}
+
+// fill opens as many sockets, and starts all that comes and goes.
+func (n *busyNode) fill(ctx context.Context, sockets int) error {
+	const each = 15_000        // a process may have 20,000 files
+	connections := sockets / 2 // both ends are here
 	parts := (connections + each - 1) / each
 	for i := range parts {
 		address := net.JoinHostPort(podAddress, strconv.Itoa(8080+i))
@@ -77,12 +82,12 @@ func newBusyNode(ctx context.Context, l *lab.Lab, dir string, f *agentFlags) (*b
 		}{{n.pod, []string{"serve", address}}, {n.client, []string{"dial", address, strconv.Itoa(share), "0", strconv.Itoa(clients)}}} {
 			started, err := startHolder(ctx, h.on, h.args...)
 			if err != nil {
-				return n, fmt.Errorf("process to hold connections: %w", err)
+				return fmt.Errorf("process to hold connections: %w", err)
 			}
 			n.all = append(n.all, started)
 		}
 	}
-	return n, n.work(ctx)
+	return n.work(ctx)
 }
 
 // work starts all that comes and goes.
@@ -251,9 +256,6 @@ func (n *busyNode) instead(ctx context.Context, t *table) error {
 }
 
 func (n *busyNode) stop() {
-	if n == nil {
-		return
-	}
 	n.end()
 	n.working.Wait()
 	for _, l := range n.farListeners {

@@ -48,6 +48,11 @@ func totals(m, earlier *fact.Machine) state.Totals {
 			t.TCP[s.State.String()]++
 		}
 	}
+	for i := range m.Namespaces {
+		if n := m.Namespaces[i].TimeWait; n > 0 {
+			t.TCP[fact.TimeWait.String()] += n
+		}
+	}
 	owns := make(map[int32]bool)
 	for i := range m.Sockets {
 		for _, o := range m.Sockets[i].Owners {

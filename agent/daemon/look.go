@@ -16,7 +16,8 @@ import (
 const (
 	censusEvery = 10 * time.Second
 	censusRest  = 200 // a census is followed by so many times what it took of a processor: 0.5 % at the most
-	censusRare  = 2 * time.Minute
+	leaksRest   = 400 // and a look at leaks; one at the other ends of what leaks too
+	rare        = 2 * time.Minute
 	leaksEvery  = 10 * time.Second
 	again       = 10 * time.Second // after a watch that failed
 
@@ -86,7 +87,7 @@ func (d *Daemon) watchPeers(ctx context.Context) (time.Duration, error) {
 // lookCensus takes a census, and judges it by the one before.
 func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, error) {
 	began, used := time.Now(), processor()
-	m, err := n.Look(ctx, node.Want{Full: true})
+	m, err := n.Look(ctx, node.Want{Full: true, Held: true})
 	if err != nil {
 		return 0, err
 	}
@@ -100,9 +101,8 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 		n.Recycle(earlier)
 	}
 	d.looking.Unlock()
-	took := time.Since(began)
-	cost := min(took, processor()-used) // others work meanwhile
-	c.totals.Took = took.Seconds()
+	cost := spent(began, used)
+	c.totals.Took = time.Since(began).Seconds()
 	blind := slices.Clone(m.Blind)
 	d.take(func(k *known) {
 		k.counts = c
@@ -111,7 +111,16 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 		}
 		k.found(m.Time, fromCensus, found, blind)
 	})
-	return min(max(censusEvery, cost*censusRest), censusRare), nil
+	return paced(censusEvery, cost*censusRest), nil
+}
+
+// paced is how long to wait for the next look: as long as is usual, or as long as
+// the last one has to be paid for, but not for ever.
+func paced(usual, paid time.Duration) time.Duration { return min(max(usual, paid), rare) }
+
+// spent is what a look took of a processor, at the most: others work meanwhile.
+func spent(began time.Time, used time.Duration) time.Duration {
+	return min(time.Since(began), processor()-used)
 }
 
 // leakLook is what one look at leaks leaves for the next.
@@ -120,6 +129,7 @@ type leakLook struct {
 	openers *node.Openers
 	watch   verdict.LeakWatch
 	sites   map[string]*seenSite
+	ends    time.Time // when to look at the other ends again, at the earliest
 }
 
 // end closes what the looks keep open.
@@ -143,25 +153,28 @@ func (d *Daemon) lookLeaks(l *leakLook) func(context.Context) (time.Duration, er
 			}
 			l.node, l.openers = n, openers
 		}
+		began, used := time.Now(), processor()
 		o, err := l.openers.Look(ctx)
 		if err != nil {
 			return 0, err
 		}
 		l.watch.Look(o)
-		sites := l.watch.Sites()
-		if slices.ContainsFunc(sites, func(s verdict.LeakSite) bool { return s.Verdict != verdict.Healthy }) {
+		cost, sites := spent(began, used), l.watch.Sites()
+		now := time.Now()
+		if now.After(l.ends) && slices.ContainsFunc(sites, func(s verdict.LeakSite) bool { return s.Verdict != verdict.Healthy }) {
+			used = processor()
 			if err := l.openers.Ends(ctx, o); err != nil {
 				return 0, fmt.Errorf("processes at the other ends: %w", err)
 			}
 			sites = l.watch.Sites()
+			l.ends = time.Now().Add(paced(leaksEvery/2, spent(now, used)*leaksRest)) // what it said holds until then
 		}
-		now := time.Now()
 		published := l.remember(now, sites)
 		blind := slices.Clone(o.Blind)
 		d.take(func(k *known) {
 			k.sites, k.sitesAll = published, len(sites)
 			k.found(now, fromLeaks, verdict.JudgeSites(sites), blind)
 		})
-		return leaksEvery, nil
+		return paced(leaksEvery, cost*leaksRest), nil
 	}
 }

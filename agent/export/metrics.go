@@ -57,7 +57,7 @@ var metrics = []Metric{
 	gauge("lifeline_findings_flapping", "Open findings that come and go.", "promise"),
 	gauge("lifeline_finding_connections", "What open findings count, most often connections, those that another explains left out.", "promise", "code"),
 
-	gauge("lifeline_sockets", "Sockets of all network namespaces.", "family"),
+	gauge("lifeline_sockets", "Sockets of all network namespaces, those in TIME_WAIT left out.", "family"),
 	gauge("lifeline_tcp_sockets", "TCP sockets of all network namespaces.", "state"),
 	gauge("lifeline_processes", "Processes that hold sockets."),
 	gauge("lifeline_namespaces", "Network namespaces."),

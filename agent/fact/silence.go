@@ -42,6 +42,10 @@ type Namespace struct {
 	Own    bool   // the namespace that Lifeline runs in
 	Sysctl Known[bound.Sysctl]
 	Local  []netip.Addr // addresses that are this namespace's own; nil when not looked at
+
+	// TimeWait is how many of its TCP connections are in TIME_WAIT, where the look
+	// left these out.
+	TimeWait int
 }
 
 // Conntrack is the connection tracking table of one namespace.

@@ -43,6 +43,7 @@ type Openers struct {
 	began    time.Duration // by CLOCK_MONOTONIC
 	programs map[int32]*running
 	traces   map[traceKey]*fact.Trace
+	layouts  gosym.Layouts
 	ends     ends
 	room     []opener.Socket // used again by each look
 }
@@ -59,6 +60,7 @@ type running struct {
 	failed  error
 	trace   *opener.Trace // nil: no uprobes
 	unasked error         // why who asked is not told
+	read    bool          // of its file, since the last look
 }
 
 type traceKey struct {
@@ -204,6 +206,7 @@ func (o *Openers) open(pid int32) *running {
 	if r.code, r.failed = code.Open(pid); r.failed != nil {
 		return r
 	}
+	r.read = true
 	if table := r.code.Table(); table != nil {
 		r.unasked = o.askers(pid, r, table)
 	}
@@ -212,7 +215,7 @@ func (o *Openers) open(pid int32) *running {
 
 // askers has the kernel see who asks for sockets of a Go program.
 func (o *Openers) askers(pid int32, r *running, table *gosym.Table) error {
-	g, err := table.G()
+	g, err := o.layouts.G(table)
 	if err != nil {
 		return err
 	}
@@ -303,6 +306,10 @@ func (o *Openers) Look(ctx context.Context) (*fact.Openings, error) {
 		all.Made = append(all.Made, fact.Made{At: at, Count: count})
 	}
 	for pid, r := range o.programs {
+		if r.read && r.code != nil {
+			r.code.Rest()
+			r.read = false
+		}
 		if r.wanted {
 			all.Programs = append(all.Programs, fact.Opener{PID: pid, Name: r.name, Module: r.binary.Module, Go: r.binary.Go})
 		}
@@ -371,6 +378,7 @@ func (o *Openers) trace(r *running, s *opener.Socket, key uint64) *fact.Trace {
 	case s.Exec < r.exec:
 		t.Unknown = "the process runs another program by now"
 	default:
+		r.read = true
 		t = r.code.Trace(stack.Counters, stack.Logical, stack.Cut)
 		if key == s.Opened && !r.code.Enters(t) {
 			t = &fact.Trace{Unknown: "the process runs another program by now"}

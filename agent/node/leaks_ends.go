@@ -25,10 +25,11 @@ const (
 // process may open; and of Go programs that use net/http, what their connections
 // wait for.
 func (o *Openers) Ends(ctx context.Context, all *fact.Openings) error {
-	m, err := o.node.Look(ctx, Want{})
+	m, err := o.node.Look(ctx, Want{Held: true})
 	if err != nil {
 		return err
 	}
+	defer o.node.Recycle(m)
 	o.missing(all, m)
 	o.peers(all, m)
 	o.older(all, m)
@@ -226,10 +227,11 @@ func lastUse(one *opener.Socket, s *fact.Socket, now time.Duration) {
 
 // used adds when TCP connections were last used.
 func (o *Openers) used(ctx context.Context, list []opener.Socket) error {
-	m, err := o.node.Look(ctx, Want{Sockets: sockdiag.Want{TCP: true}})
+	m, err := o.node.Look(ctx, Want{Sockets: sockdiag.Want{TCP: true}, Held: true})
 	if err != nil {
 		return err
 	}
+	defer o.node.Recycle(m)
 	now, index := monotonic(), make(map[uint32]*opener.Socket, len(list))
 	for i := range list {
 		index[list[i].Inode] = &list[i]
@@ -245,10 +247,11 @@ func (o *Openers) used(ctx context.Context, list []opener.Socket) error {
 // fill adds what the kernel does not keep with records by inode, and forgets
 // those whose socket is gone.
 func (o *Openers) fill(ctx context.Context, list []opener.Socket) ([]opener.Socket, error) {
-	m, err := o.node.Look(ctx, Want{})
+	m, err := o.node.Look(ctx, Want{Held: true})
 	if err != nil {
 		return nil, err
 	}
+	defer o.node.Recycle(m)
 	now, index := monotonic(), make(map[uint32]*fact.Socket, len(m.Sockets))
 	for i := range m.Sockets {
 		if s := &m.Sockets[i]; s.Inode != 0 {

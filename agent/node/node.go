@@ -57,6 +57,7 @@ func (n *Node) Recycle(m *fact.Machine) { n.sockets, m.Sockets = m.Sockets[:0], 
 type Want struct {
 	Sockets    sockdiag.Want
 	Namespaces Namespaces
+	Held       bool   // of the sockets only those that a program holds or will: those in TIME_WAIT are counted, fact.Namespace
 	Full       bool   // also processes in full, conntrack, own addresses and name resolution
 	Naming     Naming // with Full: what of name resolution
 

@@ -122,12 +122,17 @@ func (l *look) choose() ([]fact.Namespace, error) {
 // not tell is a blind spot; a namespace that tells nothing is an error.
 func (l *look) space(ns *fact.Namespace) error {
 	before := len(l.Sockets)
-	sockets, err := sockdiag.Read(l.Sockets, ns.Inode, l.want.Sockets)
+	want := l.want.Sockets
+	want.Held = l.want.Held
+	sockets, err := sockdiag.Read(l.Sockets, ns.Inode, want)
 	if err != nil && len(sockets) == before {
 		return err
 	}
 	l.Sockets = sockets
 	l.blind(sockdiag.Blind(err)...)
+	if l.want.Held {
+		ns.TimeWait = sockdiag.TimeWait()
+	}
 	if sysctl, err := netns.Sysctl(); err == nil {
 		ns.Sysctl = fact.Seen(sysctl)
 	} else {

@@ -234,7 +234,7 @@ func (n *Node) complete(ctx context.Context, of Namespaces, changes []verdict.Ch
 	if len(changes) == 0 {
 		return
 	}
-	m, err := n.Look(ctx, Want{Sockets: sockdiag.Want{TCP: true}, Namespaces: of})
+	m, err := n.Look(ctx, Want{Sockets: sockdiag.Want{TCP: true}, Held: true, Namespaces: of})
 	if err != nil {
 		return
 	}
@@ -270,7 +270,7 @@ func (g *glances) look() (*fact.Machine, error) {
 	m := &fact.Machine{Host: g.host, Namespaces: g.spaces, Sockets: g.room, Blind: g.blind}
 	for _, ns := range g.spaces {
 		err := netns.Do(ns, func() (err error) {
-			m.Sockets, err = sockdiag.Read(m.Sockets, ns.Inode, sockdiag.Want{TCP: true})
+			m.Sockets, err = sockdiag.Read(m.Sockets, ns.Inode, sockdiag.Want{TCP: true, Held: true})
 			return err
 		})
 		var entering *netns.Error

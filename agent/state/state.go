@@ -111,7 +111,7 @@ type Finding struct {
 
 // Totals are what the State rests on.
 type Totals struct {
-	Sockets    int            `json:"sockets"`
+	Sockets    int            `json:"sockets"`   // that a program holds or will: all but those in TIME_WAIT
 	Families   map[string]int `json:"families"`  // ipv4, ipv6, unix
 	TCP        map[string]int `json:"tcp"`       // by state
 	Processes  int            `json:"processes"` // that hold sockets

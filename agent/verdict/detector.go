@@ -178,10 +178,18 @@ func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 	}
 	for i := range m.Sockets {
 		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP && keys[keyOf(s)] {
-			few.Sockets = append(few.Sockets, *s)
+			few.Sockets = append(few.Sockets, apartOf(s))
 		}
 	}
 	return few
+}
+
+// apartOf is a copy of a connection that is good for longer than the look that it
+// is of: who is poked meanwhile has it.
+func apartOf(s *fact.Socket) fact.Socket {
+	one, conn := *s, *s.Conn
+	one.Conn = &conn
+	return one
 }
 
 // isDoubtful reports whether a socket may be the first sign of a silence.

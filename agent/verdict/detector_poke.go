@@ -131,7 +131,7 @@ func Quiet(m *fact.Machine, than time.Duration) []Suspect {
 	for i := range m.Sockets {
 		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP {
 			if l, known := peers[keyOf(s)]; known && l.quiet >= than {
-				few.Sockets = append(few.Sockets, *s)
+				few.Sockets = append(few.Sockets, apartOf(s))
 			}
 		}
 	}
@@ -155,7 +155,7 @@ func Others(m *fact.Machine, silent *Peer) (heard bool, others []Suspect) {
 	few := &fact.Machine{Host: m.Host, Time: m.Time, Namespaces: m.Namespaces}
 	for i := range m.Sockets {
 		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP && s.Netns == silent.Netns && s.State != fact.SynSent {
-			few.Sockets = append(few.Sockets, *s)
+			few.Sockets = append(few.Sockets, apartOf(s))
 		}
 	}
 	v := newView(few)

@@ -62,6 +62,13 @@ func Open(pid int32) (*Program, error) {
 	return p, nil
 }
 
+// Rest gives back what was read of the files, see [gosym.Table.Rest].
+func (p *Program) Rest() {
+	if p.table != nil {
+		p.table.Rest()
+	}
+}
+
 // Close gives back the files.
 func (p *Program) Close() error {
 	if p.table == nil {

@@ -100,6 +100,15 @@ func open(path string) (*Table, error) {
 	return t, nil
 }
 
+// Rest gives back what was read of the file, for who keeps many tables and
+// rarely asks: the next question takes longer.
+func (t *Table) Rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.seen)
+	t.im.blocks = make(map[int64][]byte)
+}
+
 // Close gives back the file.
 func (t *Table) Close() error { return t.file.Close() }
 

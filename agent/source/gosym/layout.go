@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 )
 
 // Field is one field of a struct.
@@ -38,6 +39,46 @@ func (t *Table) G() (Layout, error) {
 		return nil, fmt.Errorf("runtime.g: %w", err)
 	}
 	return l, nil
+}
+
+// Layouts remembers the layout of runtime.g by the file that it is of: a program
+// that is started again and again is searched once. The zero Layouts remembers
+// nothing yet.
+type Layouts struct{ seen map[identity]Layout }
+
+// mostLayouts bounds what Layouts remembers; a machine runs a few hundred programs.
+const mostLayouts = 512
+
+// identity changes with the content of a file.
+type identity struct {
+	dev, inode   uint64
+	size         int64
+	mtime, ctime syscall.Timespec
+}
+
+// G is [Table.G]. Nobody may change what it returns.
+func (l *Layouts) G(t *Table) (Layout, error) {
+	info, err := t.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return t.G()
+	}
+	id := identity{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}
+	if found, ok := l.seen[id]; ok {
+		return found, nil
+	}
+	found, err := t.G()
+	if err != nil {
+		return nil, err
+	}
+	if l.seen == nil || len(l.seen) >= mostLayouts {
+		l.seen = make(map[identity]Layout)
+	}
+	l.seen[id] = found
+	return found, nil
 }
 
 // Struct returns the layout of the struct whose first fields have these names;

@@ -111,7 +111,7 @@ func TestMissingProtocol(t *testing.T) {
 	}
 
 	r := &reader{dump: func(request, buf []byte, each func([]byte)) (int, error) {
-		if string(request) == string(tcpRequest()) {
+		if string(request) == string(tcpRequest(allStates)) {
 			request = nobody
 		}
 		return dump(request, buf, each)

@@ -11,19 +11,32 @@ const mostExpected = 1 << 20
 
 // expected is about how many sockets the calling thread's namespace has, by
 // /proc/net/sockstat, so that the list need not grow; 0 when it does not tell.
-func expected() int {
-	stat, err := os.ReadFile("/proc/thread-self/net/sockstat")
-	if err != nil {
-		return 0
+func expected(held bool) int {
+	used, waiting := parseSockstat(sockstat())
+	if held {
+		waiting = 0
 	}
-	return parseSockstat(stat)
+	n := used + waiting
+	return min(n+n/64, mostExpected)
 }
 
-// parseSockstat adds up what net/ipv4/proc.c, sockstat_seq_show, writes: all
+// TimeWait returns how many connections of the calling thread's network
+// namespace are in TIME_WAIT, of IPv4 and IPv6; 0 when the kernel does not tell.
+func TimeWait() int {
+	_, waiting := parseSockstat(sockstat())
+	return waiting
+}
+
+// sockstat is empty when it cannot be read.
+func sockstat() []byte {
+	stat, _ := os.ReadFile("/proc/thread-self/net/sockstat")
+	return stat
+}
+
+// parseSockstat reads what net/ipv4/proc.c, sockstat_seq_show, writes: all
 // sockets in use, and those in TIME_WAIT, which are not among them.
-func parseSockstat(stat []byte) int {
-	n := after(stat, "sockets: used ") + after(stat, " tw ")
-	return min(n+n/64, mostExpected)
+func parseSockstat(stat []byte) (used, waiting int) {
+	return after(stat, "sockets: used "), after(stat, " tw ")
 }
 
 func after(text []byte, word string) int {

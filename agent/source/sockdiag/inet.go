@@ -31,12 +31,12 @@ const inetDiagMsgLen = 72
 // IPv4 and IPv6 together (inet_diag_dump_compat, net/ipv4/inet_diag.c), in one
 // walk through the table that all namespaces share, which is most of what a
 // look at a small namespace costs.
-func tcpRequest() []byte {
+func tcpRequest(wanted uint32) []byte {
 	const size, extensions, states = 60, 3, 52
 	b := request(tcpDiagGetSock, size)
 	body := b[headerLen:]
 	body[extensions] = 1 << (inetDiagInfo - 1)
-	binary.NativeEndian.PutUint32(body[states:], allStates)
+	binary.NativeEndian.PutUint32(body[states:], wanted)
 	return b
 }
 

@@ -32,19 +32,30 @@ import (
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
 
-// Want selects protocols. The zero Want means all.
-type Want struct{ TCP, UDP, Unix bool }
+// Want selects protocols, all where none is named. The zero Want means all
+// sockets.
+type Want struct {
+	TCP, UDP, Unix bool
+
+	// Held leaves out connections in TIME_WAIT, which no program holds any more:
+	// where many connections come and go there are more of these than of all
+	// others. [TimeWait] counts them.
+	Held bool
+}
 
 // Read appends the sockets of the calling thread's network namespace to dst
 // and returns it; netns, the inode of that namespace, is noted on each. Owners
 // and Options are not filled in, they come from other sources.
+//
+// The room beyond dst is used again, and so is each fact.Conn that its sockets
+// have: nobody may use them any more.
 //
 // An error does not mean that nothing was read: each protocol that failed is
 // one [*Error] of a joined error, and the sockets of the others are there.
 // [Blind] says it as facts. Read gives up on a kernel that says nothing for
 // five seconds.
 func Read(dst []fact.Socket, netns uint32, want Want) ([]fact.Socket, error) {
-	dst = slices.Grow(dst, expected())
+	dst = slices.Grow(dst, expected(want.Held))
 	r := &reader{sockets: dst, netns: netns, dump: dump}
 	err := each(want, r.query)
 	return r.sockets, err
@@ -71,8 +82,9 @@ type query struct {
 }
 
 var (
-	tcpQueries = []query{{"tcp", fact.FamilyUnknown, tcpRequest(), (*reader).tcp}}
-	udpQueries = []query{
+	tcpQueries  = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates), (*reader).tcp}}
+	heldQueries = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates &^ (1 << fact.TimeWait)), (*reader).tcp}}
+	udpQueries  = []query{
 		{"udp", fact.IPv4, udpRequest(unix.AF_INET), (*reader).udp},
 		{"udp", fact.IPv6, udpRequest(unix.AF_INET6), (*reader).udp},
 	}
@@ -88,14 +100,17 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // each calls do for every query that want selects and joins what fails.
 func each(want Want, do func(query, []byte) error) error {
-	all := want == Want{}
+	all, tcp := !want.TCP && !want.UDP && !want.Unix, tcpQueries
+	if want.Held {
+		tcp = heldQueries
+	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	var failed failures
 	for _, group := range []struct {
 		wanted  bool
 		queries []query
-	}{{want.TCP, tcpQueries}, {want.UDP, udpQueries}, {want.Unix, unixQueries}} {
+	}{{want.TCP, tcp}, {want.UDP, udpQueries}, {want.Unix, unixQueries}} {
 		if !all && !group.wanted {
 			continue
 		}
@@ -113,6 +128,7 @@ type reader struct {
 	sockets []fact.Socket
 	netns   uint32
 	dump    func(request, buf []byte, each func(body []byte)) (bytes int, err error)
+	spare   *fact.Conn        // of a socket that was in the room of the last one
 	conns   []fact.Conn       // allocated ahead, to be handed out
 	slab    int               // size of the last allocation of conns
 	paths   map[string]string // one copy of each unix path, however many sockets have it
@@ -151,6 +167,7 @@ func (r *reader) socket() *fact.Socket {
 	}
 	r.sockets = r.sockets[:n+1]
 	s := &r.sockets[n]
+	r.spare = s.Conn
 	*s = fact.Socket{Netns: r.netns}
 	return s
 }
@@ -162,10 +179,16 @@ func (r *reader) drop() {
 	r.sockets = r.sockets[:n]
 }
 
-// conn returns a zeroed fact.Conn. They are allocated in slabs that grow with
-// the namespace, so that one with a single connection costs little.
+// conn returns a zeroed fact.Conn for the last socket: the one that was in its
+// room, or a new one. These are allocated in slabs that grow with the namespace,
+// so that one with a single connection costs little.
 func (r *reader) conn() *fact.Conn {
 	const smallest, largest = 16, 512
+	if c := r.spare; c != nil {
+		r.spare = nil
+		*c = fact.Conn{}
+		return c
+	}
 	if len(r.conns) == 0 {
 		r.slab = min(max(2*r.slab, smallest), largest)
 		r.conns = make([]fact.Conn, r.slab)
