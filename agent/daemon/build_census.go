@@ -17,6 +17,7 @@ type counts struct {
 	links  []state.Link
 	groups []state.Group // of all links
 	calls  []state.Waiting
+	waits  map[int32]bool // processes that wait for an answer
 	peers  []state.Peer
 	keys   []peerKey // of peers
 }
@@ -30,11 +31,11 @@ func counted(m, earlier *fact.Machine) counts {
 		c.keys = append(c.keys, peerKey{p.Netns, p.Interface, p.Addr})
 	}
 	c.totals.Peers = len(c.peers)
+	c.waits = make(map[int32]bool)
 	for _, w := range verdict.Unanswered(m, unanswered) {
-		if len(c.calls) == state.MostWaiting {
-			break
+		if c.waits[w.PID] = true; len(c.calls) < state.MostWaiting {
+			c.calls = append(c.calls, waitingOf(&w))
 		}
-		c.calls = append(c.calls, waitingOf(&w))
 	}
 	return c
 }

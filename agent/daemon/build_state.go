@@ -31,6 +31,8 @@ type known struct {
 	programs *fact.Executables // nil before they were looked at
 	sites    []state.Site
 	sitesAll int
+	callers  []int32               // processes that opened connections, by the census; nil before it
+	parked   []fact.Goroutines     // what is known of goroutines
 	watching bool                  // peers are watched
 	silent   map[peerKey]time.Time // since when, by that watch
 	blind    map[string][]fact.Blind

@@ -32,6 +32,7 @@ const (
 	fromNames  = "names"
 	fromLeaks  = "leaks"
 	fromFiles  = "programs"
+	fromCalls  = "calls"
 )
 
 // all makes the sources. Each has a Node of its own, which takes one look at a
@@ -43,6 +44,7 @@ func (d *Daemon) all() []*source {
 		{name: fromPeers, every: again, look: d.watchPeers},
 		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second}, d.lookCensus),
 		names,
+		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second}, d.lookCalls(new(callLook))),
 		withNode(&source{name: fromFiles, every: programsEvery, bound: programsTime}, d.lookPrograms),
 		{name: fromLeaks, every: leaksEvery, bound: 30 * time.Second, look: d.lookLeaks(leaks), end: leaks.end},
 	}
@@ -93,6 +95,9 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 	}
 	earlier := d.census // nobody else sets it
 	m.Earlier = earlier
+	d.mu.Lock()
+	m.Goroutines = ofThose(m, d.known.parked)
+	d.mu.Unlock()
 	found := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return f.Promise == verdict.Names })
 	c := counted(m, earlier)
 	d.looking.Lock()
@@ -104,13 +109,18 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 	cost := spent(began, used)
 	c.totals.Took = time.Since(began).Seconds()
 	blind := slices.Clone(m.Blind)
+	callers, first := node.Callers(m), false
 	d.take(func(k *known) {
-		k.counts = c
+		first = k.callers == nil
+		k.counts, k.callers = c, callers
 		if k.watching { // it knows sooner and better
 			found = slices.DeleteFunc(found, func(f verdict.Finding) bool { return f.Code == silentCode })
 		}
 		k.found(m.Time, fromCensus, found, blind)
 	})
+	if first {
+		d.hurry(fromCalls)
+	}
 	return paced(censusEvery, cost*censusRest), nil
 }
 

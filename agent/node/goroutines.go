@@ -32,6 +32,8 @@ type targets struct {
 	open   []*goroutines.Target
 	failed []error
 	left   int // processes that there was no time for
+
+	slept, worked time.Duration
 }
 
 // watchGoroutines waits for a time, and meanwhile looks at the goroutines of the
@@ -40,14 +42,39 @@ func (n *Node) watchGoroutines(ctx context.Context, d time.Duration, w Want, m *
 	if w.Goroutines == nil {
 		return nil, nil, sleep(ctx, d)
 	}
+	list, t, err := n.glimpse(ctx, d, w.chosen(m), mostTargets)
+	return list, t.blind(), err
+}
+
+// Glimpse is what [Node.Goroutines] saw.
+type Glimpse struct {
+	Programs []fact.Goroutines // by PID
+	Blind    []fact.Blind
+	Worked   time.Duration // without the time between its looks
+}
+
+// Goroutines looks for a time at the goroutines of those of the processes that
+// are Go programs: of so many at the most, the first in pids first. The others
+// are left out.
+func (n *Node) Goroutines(ctx context.Context, d time.Duration, pids []int32, most int) (Glimpse, error) {
+	list, t, err := n.glimpse(ctx, d, pids, most)
+	t.left = 0 // it is their turn later
+	return Glimpse{list, t.blind(), t.worked}, err
+}
+
+// glimpse looks several times within d at the goroutines of some processes.
+func (n *Node) glimpse(ctx context.Context, d time.Duration, pids []int32, most int) (list []fact.Goroutines, t *targets, err error) {
 	begin := time.Now()
-	t := n.openTargets(ctx, w, m)
+	t = n.openTargets(ctx, pids, most)
 	defer t.close()
+	defer func() { t.worked = time.Since(begin) - t.slept }()
 	for i := range glimpses {
 		if i > 0 { // what opening took is part of the time to wait
-			if err := sleep(ctx, max(d*time.Duration(i)/(glimpses-1)-time.Since(begin), d/(2*glimpses))); err != nil {
-				return nil, nil, err
+			rest := max(d*time.Duration(i)/(glimpses-1)-time.Since(begin), d/(2*glimpses))
+			if err := sleep(ctx, rest); err != nil {
+				return nil, t, err
 			}
+			t.slept += rest
 		}
 		t.each(func(target *goroutines.Target) error { return target.Look() })
 	}
@@ -59,21 +86,27 @@ func (n *Node) watchGoroutines(ctx context.Context, d time.Duration, w Want, m *
 		return err
 	})
 	slices.SortFunc(list, func(a, b fact.Goroutines) int { return int(a.PID) - int(b.PID) })
-	return list, t.blind(), nil
+	return list, t, nil
 }
 
-// openTargets opens the Go programs among the processes that opened a TCP
-// connection and that are asked for.
-func (n *Node) openTargets(ctx context.Context, w Want, m *fact.Machine) *targets {
-	t := &targets{}
-	deadline := time.Now().Add(openingTime)
-	pids := callers(m)
+// chosen are the processes that opened a TCP connection and that are asked for.
+func (w *Want) chosen(m *fact.Machine) []int32 {
+	pids := Callers(m)
 	if w.Process != 0 {
 		pids = []int32{w.Process}
 	}
-	for _, pid := range pids {
+	return slices.DeleteFunc(pids, func(pid int32) bool {
 		p := m.Process(pid)
-		if p == nil || pid == int32(os.Getpid()) || !w.Goroutines(p) {
+		return p == nil || !w.Goroutines(p)
+	})
+}
+
+// openTargets opens the Go programs among some processes, so many at the most.
+func (n *Node) openTargets(ctx context.Context, pids []int32, most int) *targets {
+	t := &targets{}
+	deadline := time.Now().Add(openingTime)
+	for _, pid := range pids {
+		if pid == int32(os.Getpid()) {
 			continue
 		}
 		program, err := n.programs.OfProcess(pid)
@@ -81,7 +114,7 @@ func (n *Node) openTargets(ctx context.Context, w Want, m *fact.Machine) *target
 		if known && program.Go == "" {
 			continue
 		}
-		if len(t.open) == mostTargets || time.Now().After(deadline) || ctx.Err() != nil {
+		if len(t.open) == most || time.Now().After(deadline) || ctx.Err() != nil {
 			t.left++
 			continue
 		}
@@ -98,9 +131,9 @@ func (n *Node) openTargets(ctx context.Context, w Want, m *fact.Machine) *target
 	return t
 }
 
-// callers are the processes that hold a TCP connection which is not to a port
-// that somebody here listens on for it.
-func callers(m *fact.Machine) (pids []int32) {
+// Callers are the processes that hold a TCP connection which is not to a port
+// that somebody here listens on for it, by PID.
+func Callers(m *fact.Machine) (pids []int32) {
 	type port struct {
 		netns  uint32
 		number uint16
