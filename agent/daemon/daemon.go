@@ -45,6 +45,7 @@ type Options struct {
 	Rights  profile.Standing // of the agent, as they are published; they allow and forbid nothing
 	Naming  node.Naming      // what to look at of names; the nameservers are asked whatever its Probe says, unless Passive
 	Passive bool             // send nothing: ask no nameserver, poke nobody
+	History string           // where its history is kept, as it is published; "" = nowhere
 }
 
 // Daemon watches this machine. Use [New], then [Daemon.Run], once.
@@ -66,7 +67,7 @@ type Daemon struct {
 		next chan struct{} // closed when there is a new State
 	}
 
-	notStored atomic.Pointer[string] // why no history is written; nil = none is kept
+	notStored atomic.Pointer[string] // why no history is written; nil = nobody said yet
 
 	// looking is held by who reads the census, so that its room is not used again
 	// meanwhile.

@@ -18,10 +18,12 @@ type usage struct {
 
 // self is the agent as it is published.
 func (d *Daemon) self(now time.Time) state.Agent {
-	a := state.Agent{Version: d.options.Version, PID: os.Getpid(), Started: d.started, NotStored: "no history is kept"}
+	a := state.Agent{Version: d.options.Version, PID: os.Getpid(), Started: d.started, History: d.options.History, NotStored: "no history is kept"}
 	a.Profile, a.Missing = string(d.options.Rights.Name), list(d.options.Rights.Missing)
 	if problem := d.notStored.Load(); problem != nil {
 		a.NotStored = *problem
+	} else if a.History != "" {
+		a.NotStored = "nothing was written yet"
 	}
 	d.usages = append(d.usages, usage{now, processor()})
 	for len(d.usages) > 2 && now.Sub(d.usages[1].at) > time.Minute {

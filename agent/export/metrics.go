@@ -48,7 +48,7 @@ var metrics = []Metric{
 	gauge("lifeline_acts_allowed", "Acts that the policy lets the agent do by itself."),
 	gauge("lifeline_policy_valid", "1 when the policy file as it is now is the one in force; 0 when it has an error and an older one still is."),
 	gauge("lifeline_policy_loaded_timestamp_seconds", "When the policy in force was read, in seconds since 1970; none without a policy file."),
-	gauge("lifeline_history_written", "1 when the history is written, 0 when it cannot be."),
+	gauge("lifeline_history_written", "1 when the history is written, 0 when it cannot be; none where no history is kept."),
 
 	gauge("lifeline_promise_status", "1 for the status that a promise has, 0 for the others: kept, warned, broken, unknown.", "promise", "status"),
 	gauge("lifeline_promise_looked_timestamp_seconds", "When it was last looked at whether a promise is kept, in seconds since 1970.", "promise"),

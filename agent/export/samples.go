@@ -26,7 +26,9 @@ func (s sampler) agent(now *state.State) {
 	if a.Policy.Path != "" {
 		s.moment("lifeline_policy_loaded_timestamp_seconds", a.Policy.Loaded)
 	}
-	s.set("lifeline_history_written", one(a.NotStored == ""))
+	if a.History != "" {
+		s.set("lifeline_history_written", one(a.NotStored == ""))
+	}
 }
 
 // key is what findings are counted by.

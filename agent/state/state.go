@@ -64,6 +64,7 @@ type Agent struct {
 	Policy    Policy         `json:"policy"`          // what it was told
 	CPU       *float64       `json:"cpu_fraction"`    // of one processor, over the last minute
 	Resident  *uint64        `json:"resident_bytes"`  // of memory
+	History   string         `json:"history"`         // the file; "" = none is kept
 	NotStored string         `json:"history_problem"` // why the history is not written; "" when it is
 }
 

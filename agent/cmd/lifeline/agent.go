@@ -136,7 +136,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return blindError{fmt.Errorf("cannot listen: %w", err)}
 	}
-	d := daemon.New(daemon.Options{Version: versionText(), Rights: rights(), Naming: naming(!f.passive), Passive: f.passive})
+	d := daemon.New(daemon.Options{Version: versionText(), Rights: rights(), Naming: naming(!f.passive), Passive: f.passive, History: past.kept()})
 	log, page := agentLog(cmd), "http://"+l.Addr().String()+"/"
 	var hook *export.Webhook
 	if told.webhook != "" {

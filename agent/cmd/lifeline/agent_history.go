@@ -89,11 +89,19 @@ type keeper struct {
 	seq   uint64
 }
 
+// kept is the file, "" where none is kept.
+func (k *keeper) kept() string {
+	if k.path == noHistory {
+		return ""
+	}
+	return k.path
+}
+
 // run writes once the first census is there, and every 10 s from then on, until ctx
 // ends. What goes wrong is logged when it changes, and is part of the State; the
 // agent goes on, and tries again.
 func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
-	if k.path == noHistory {
+	if k.kept() == "" {
 		<-ctx.Done()
 		return nil
 	}
@@ -177,7 +185,7 @@ func (k *keeper) reader() (web.History, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
-	case k.path == noHistory:
+	case k.kept() == "":
 		return nil, errors.New("the agent was started with --history none")
 	case k.store == nil:
 		return nil, errors.New(cmp.Or(k.problem, "the agent has just begun"))
