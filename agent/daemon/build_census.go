@@ -22,10 +22,10 @@ type counts struct {
 	keys   []peerKey // of peers
 }
 
-// counted makes counts of a census and the one before, which may be nil.
-func counted(m, earlier *fact.Machine) counts {
+// counted makes counts of a census.
+func counted(m *fact.Machine) counts {
 	links, peers := state.LinksOf(m), verdict.Peers(m)
-	c := counts{totals: totals(m, earlier), links: state.Fold(links, 0), groups: state.GroupsOf(links), peers: state.PeersOf(peers)}
+	c := counts{totals: totals(m), links: state.Fold(links, 0), groups: state.GroupsOf(links), peers: state.PeersOf(peers)}
 	c.totals.Links = len(links)
 	for _, p := range peers {
 		c.keys = append(c.keys, peerKey{p.Netns, p.Interface, p.Addr})
@@ -40,7 +40,7 @@ func counted(m, earlier *fact.Machine) counts {
 	return c
 }
 
-func totals(m, earlier *fact.Machine) state.Totals {
+func totals(m *fact.Machine) state.Totals {
 	t := state.Totals{Sockets: len(m.Sockets), Families: map[string]int{}, TCP: map[string]int{}, Namespaces: len(m.Namespaces), Looked: m.Time, Took: m.Took.Seconds()}
 	for i := range m.Sockets {
 		s := &m.Sockets[i]
@@ -66,16 +66,6 @@ func totals(m, earlier *fact.Machine) state.Totals {
 			t.Files = greatest(t.Files, float64(f.Open)/float64(f.Limit))
 		}
 	}
-	for i := range m.Conntrack {
-		count, counted := m.Conntrack[i].Count.Get()
-		most, limited := m.Conntrack[i].Max.Get()
-		if counted && limited && most > 0 {
-			t.Conntrack = greatest(t.Conntrack, float64(count)/float64(most))
-		}
-	}
-	if earlier != nil {
-		t.Resent = resent(m, earlier)
-	}
 	return t
 }
 
@@ -84,29 +74,6 @@ func greatest(a *float64, b float64) *float64 {
 		return a
 	}
 	return &b
-}
-
-// resent is how many segments a second were sent again between two looks, on the
-// connections that both have.
-func resent(m, earlier *fact.Machine) *float64 {
-	span := m.Time.Sub(earlier.Time).Seconds()
-	if span <= 0 {
-		return nil
-	}
-	before := make(map[uint64]uint32)
-	for i := range earlier.Sockets {
-		if s := &earlier.Sockets[i]; s.Conn != nil && s.Conn.TotalRetransmit > 0 {
-			before[s.Cookie] = s.Conn.TotalRetransmit
-		}
-	}
-	var n uint32
-	for i := range m.Sockets {
-		if s := &m.Sockets[i]; s.Conn != nil && s.Conn.TotalRetransmit > before[s.Cookie] {
-			n += s.Conn.TotalRetransmit - before[s.Cookie]
-		}
-	}
-	rate := float64(n) / span
-	return &rate
 }
 
 // boundOf is a bound in seconds, nil where it is unknown or never ends.

@@ -31,8 +31,11 @@ type known struct {
 	programs *fact.Executables // nil before they were looked at
 	sites    []state.Site
 	sitesAll int
-	callers  []int32               // processes that opened connections, by the census; nil before it
-	parked   []fact.Goroutines     // what is known of goroutines
+	callers  []int32           // processes that opened connections, by the census; nil before it
+	parked   []fact.Goroutines // what is known of goroutines
+	rates    rates
+	full     *float64              // the fullest table of connection tracking
+	flows    *fact.Machine         // that pass through, in Conntrack; what that takes
 	watching bool                  // peers are watched
 	silent   map[peerKey]time.Time // since when, by that watch
 	blind    map[string][]fact.Blind
@@ -53,7 +56,8 @@ func (k *known) fill(s *state.State, now time.Time) {
 	s.Agent.Policy = k.told
 	s.Findings = kept(k.policy, state.FindingsOf(k.life.List(now)))
 	s.Totals, s.Links, s.Groups, s.Calls = k.counts.totals, k.counts.links, k.counts.groups, k.counts.calls
-	s.Totals.Sites = k.sitesAll
+	s.Totals.Sites, s.Totals.Conntrack = k.sitesAll, k.full
+	k.rates.fill(&s.Totals)
 	s.Peers = k.peers(now)
 	s.Leaks, s.Names = k.sites, k.names
 	s.Blind = []state.Blind{}

@@ -133,7 +133,13 @@ func (d *Daemon) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error
 	if dead.IsSingleIP() {
 		peer = dead.Addr().String()
 	}
-	return state.LossOf(peer, verdict.WhatIf(d.census, dead)), nil
+	m := *d.census
+	d.mu.Lock()
+	if d.known.flows != nil {
+		m.Conntrack = d.known.flows.Conntrack
+	}
+	d.mu.Unlock()
+	return state.LossOf(peer, verdict.WhatIf(&m, dead)), nil
 }
 
 // Run watches until ctx ends, and returns nil then. A source that does not end

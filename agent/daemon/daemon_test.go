@@ -139,7 +139,7 @@ func TestThisMachine(t *testing.T) {
 	d := New(Options{Passive: true})
 	stop := running(t, d)
 	s := until(t, d, func(s *state.State) bool {
-		return sourceOf(s, fromPeers).Last != nil && sourceOf(s, fromCensus).Last != nil && sourceOf(s, fromNames).Last != nil && sourceOf(s, fromLeaks).Last != nil
+		return sourceOf(s, fromPeers).Last != nil && sourceOf(s, fromCensus).Last != nil && sourceOf(s, fromNames).Last != nil && sourceOf(s, fromLeaks).Last != nil && sourceOf(s, fromConntrack).Last != nil && sourceOf(s, fromCounters).Last != nil
 	})
 	if s.Totals.Sockets == 0 || s.Totals.Processes == 0 || len(s.Promises) != 4 || len(s.Links) == 0 || s.Names == nil || len(s.Names.Config) == 0 {
 		t.Errorf("the State says little: %+v", s)
@@ -276,7 +276,7 @@ func TestCountedKeepsAllGroups(t *testing.T) {
 		m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, Family: fact.IPv4, State: fact.Established,
 			Local: netip.MustParseAddrPort("10.0.0.1:8080"), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 4000)})
 	}
-	if c := counted(m, nil); len(c.links) > state.MostLinks || len(c.groups) != 3*state.MostLinks || c.totals.Links != 3*state.MostLinks {
+	if c := counted(m); len(c.links) > state.MostLinks || len(c.groups) != 3*state.MostLinks || c.totals.Links != 3*state.MostLinks {
 		t.Errorf("%d links and %d groups of %d", len(c.links), len(c.groups), 3*state.MostLinks)
 	}
 }

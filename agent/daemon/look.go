@@ -27,12 +27,14 @@ const (
 
 // The sources, by which what each found is known.
 const (
-	fromCensus = "census"
-	fromPeers  = "peers"
-	fromNames  = "names"
-	fromLeaks  = "leaks"
-	fromFiles  = "programs"
-	fromCalls  = "calls"
+	fromCensus    = "census"
+	fromPeers     = "peers"
+	fromNames     = "names"
+	fromLeaks     = "leaks"
+	fromFiles     = "programs"
+	fromCalls     = "calls"
+	fromCounters  = "counters"
+	fromConntrack = "conntrack"
 )
 
 // all makes the sources. Each has a Node of its own, which takes one look at a
@@ -45,6 +47,8 @@ func (d *Daemon) all() []*source {
 		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second}, d.lookCensus),
 		names,
 		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second}, d.lookCalls(new(callLook))),
+		withNode(&source{name: fromCounters, every: kernelEvery, bound: 30 * time.Second}, d.lookCounters()),
+		withNode(&source{name: fromConntrack, every: kernelEvery, bound: 30 * time.Second}, d.lookConntrack()),
 		withNode(&source{name: fromFiles, every: programsEvery, bound: programsTime}, d.lookPrograms),
 		{name: fromLeaks, every: leaksEvery, bound: 30 * time.Second, look: d.lookLeaks(leaks), end: leaks.end},
 	}
@@ -93,13 +97,13 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
-	earlier := d.census // nobody else sets it
-	m.Earlier = earlier
+	earlier := d.census                   // nobody else sets it
+	m.Earlier, m.Conntrack = earlier, nil // that has a source of its own
 	d.mu.Lock()
 	m.Goroutines = ofThose(m, d.known.parked)
 	d.mu.Unlock()
 	found := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return f.Promise == verdict.Names })
-	c := counted(m, earlier)
+	c := counted(m)
 	d.looking.Lock()
 	m.Earlier, d.census = nil, m
 	if earlier != nil {

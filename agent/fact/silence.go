@@ -43,9 +43,20 @@ type Namespace struct {
 	Sysctl Known[bound.Sysctl]
 	Local  []netip.Addr // addresses that are this namespace's own; nil when not looked at
 
+	// TCP is what the kernel counted in it, where that was looked at.
+	TCP Known[TCPCounts]
+
 	// TimeWait is how many of its TCP connections are in TIME_WAIT, where the look
 	// left these out.
 	TimeWait int
+}
+
+// TCPCounts are counters of a network namespace that only grow, RFC 4022.
+type TCPCounts struct {
+	Opened   uint64 // connections that were dialled from it: ActiveOpens
+	Accepted uint64 // that others dialled: PassiveOpens
+	Reset    uint64 // established ones that a reset ended, of either end: EstabResets
+	Resent   uint64 // segments sent again: RetransSegs
 }
 
 // Conntrack is the connection tracking table of one namespace.

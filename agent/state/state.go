@@ -120,8 +120,8 @@ type Totals struct {
 	Peers      int            `json:"peers"`
 	Links      int            `json:"links"`               // before folding
 	Sites      int            `json:"sites"`               // lines of code that opened what is open
-	Opened     *float64       `json:"opened_per_second"`   // connections, over the last minute
-	Resets     *float64       `json:"resets_per_second"`   // received or sent
+	Opened     *float64       `json:"opened_per_second"`   // TCP connections, dialled or accepted, over the last minute; one with both ends here is two
+	Resets     *float64       `json:"resets_per_second"`   // of established connections, by either end
 	Resent     *float64       `json:"resent_per_second"`   // segments
 	Conntrack  *float64       `json:"conntrack_fraction"`  // of the fullest table
 	Files      *float64       `json:"file_limit_fraction"` // of the process that is nearest to its limit

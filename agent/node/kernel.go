@@ -1,0 +1,68 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/conntrack"
+	"github.com/lifeline-go/lifeline/agent/source/netns"
+)
+
+// Counts reads what the kernel counted of TCP in each network namespace.
+func (n *Node) Counts(ctx context.Context) (*fact.Machine, error) {
+	return eachSpace(ctx, "counters", func(_ *fact.Machine, ns *fact.Namespace) error {
+		counts, err := netns.Counts()
+		if err == nil {
+			ns.TCP = fact.Seen(counts)
+		}
+		return err
+	})
+}
+
+// Conntrack reads how full the connection tracking table of each network
+// namespace is. A namespace without one is left out.
+func (n *Node) Conntrack(ctx context.Context) (*fact.Machine, error) {
+	return eachSpace(ctx, "conntrack", func(m *fact.Machine, ns *fact.Namespace) error {
+		table, err := conntrack.Size(ns.Inode)
+		switch {
+		case err == nil:
+			m.Conntrack = append(m.Conntrack, table)
+		case errors.Is(err, errors.ErrUnsupported):
+			return nil
+		}
+		return err
+	})
+}
+
+// eachSpace reads something in each network namespace, on a thread that is in it.
+// Those that cannot be read are in Blind, once for each reason; where none can,
+// that is an error.
+func eachSpace(ctx context.Context, source string, read func(*fact.Machine, *fact.Namespace) error) (*fact.Machine, error) {
+	list, blind := netns.List()
+	m := &fact.Machine{Host: hostname(), Blind: blind}
+	var failed error
+	for i := range list {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		ns := &list[i]
+		if err := netns.Do(*ns, func() error { return read(m, ns) }); err != nil {
+			failed = err
+			if b := netns.Blindness(source, err); !slices.Contains(m.Blind, b) {
+				m.Blind = append(m.Blind, b)
+			}
+			continue
+		}
+		m.Namespaces = append(m.Namespaces, *ns)
+	}
+	m.Time = time.Now()
+	if len(m.Namespaces) == 0 {
+		return nil, errors.Join(errNoNamespace, failed)
+	}
+	return m, nil
+}
+
+var errNoNamespace = errors.New("no network namespace can be read")
