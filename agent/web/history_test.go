@@ -18,8 +18,8 @@ import (
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// remembering serves a history of 20 minutes in which the 4,224 vanish after ten.
-func remembering(t *testing.T) (address string, asked *error) {
+// past is a history of 20 minutes in which the 4,224 vanish after ten.
+func past(t *testing.T) *history.Store {
 	t.Helper()
 	s, err := history.Open(filepath.Join(t.TempDir(), "history.db"), history.Options{})
 	if err != nil {
@@ -42,6 +42,13 @@ func remembering(t *testing.T) (address string, asked *error) {
 			t.Fatal(err)
 		}
 	}
+	return s
+}
+
+// remembering serves it.
+func remembering(t *testing.T) (address string, asked *error) {
+	t.Helper()
+	s := past(t)
 	asked = new(error)
 	return serving(t, newServer(Options{Agent: newAgent(), History: func() (History, error) { return s, *asked }})), asked
 }

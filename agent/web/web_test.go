@@ -88,20 +88,28 @@ func (a *agent) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error)
 // serving serves s on loopback until the test ends, and returns its address.
 func serving(t *testing.T, s *server) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at, _ := servingAt(t, "127.0.0.1:0", s)
+	return at
+}
+
+// servingAt serves at an address until the test ends, or stop is called.
+func servingAt(t *testing.T, address string, h http.Handler) (at string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, l, s) }()
-	t.Cleanup(func() {
-		stop()
+	go func() { ended <- serve(ctx, l, h) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("serving ended with %v", err)
 		}
 	})
-	return l.Addr().String()
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
 }
 
 // ask sends a request as it is written, and returns what comes.

@@ -45,7 +45,7 @@ export function Acts() {
     <dl class="figures"><div><dt>may act by itself</dt><dd>{alone.length ? alone.join(", ") : "no"}</dd></div><div><dt>policy</dt><dd>{s.agent.policy.path || "none"}</dd></div>
       <div><dt>rights</dt><dd>{s.agent.profile || "unknown"}</dd></div></dl>
     <p class="dim">An act is begun at a <a href={to("overview")}>finding</a>: it says what it would do, and does it when that is confirmed.</p>
-    {acts.length === 0 ? <Nothing>Nothing was done.</Nothing> : <Wide label="Acts"><table><thead><tr><th scope="col">when</th><th scope="col">act</th><th scope="col">by</th><th scope="col">target</th><th scope="col">connections</th><th scope="col">outcome</th><th scope="col">undo</th></tr></thead>
+    {acts.length === 0 ? <Nothing>Nothing was done.</Nothing> : <Wide label="Acts"><table><thead><tr><th scope="col">when</th><th scope="col">act</th><th scope="col">by</th><th scope="col">target</th><th scope="col" class="n">connections</th><th scope="col">outcome</th><th scope="col">undo</th></tr></thead>
       <tbody>{shown.map((a, i) => <Row key={a.time + i} of={a} />)}</tbody></table></Wide>}{more}
   </>;
 }

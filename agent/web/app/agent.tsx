@@ -15,7 +15,7 @@ export function SelfView() {
   const s = state.value!, a = s.agent;
   return <>
     <Head title="What is looked at" json="/api/v1/state" />
-    <Wide label="Sources"><table><thead><tr><th scope="col">source</th><th scope="col">how it went</th><th scope="col">last</th><th scope="col">took</th><th scope="col">every</th></tr></thead>
+    <Wide label="Sources"><table><thead><tr><th scope="col">source</th><th scope="col">how it went</th><th scope="col">last</th><th scope="col" class="n">took</th><th scope="col" class="n">every</th></tr></thead>
       <tbody>{s.sources.map(o => { const [mark, text] = how(o); return <tr key={o.name}><td>{o.name}</td><td><Mark of={mark} /> {text}</td><td><When at={o.last} /></td><td class="n">{duration(o.took_seconds)}</td><td class="n">{duration(o.every_seconds)}</td></tr>; })}</tbody></table></Wide>
     <h3>What could not be seen</h3>
     {s.blind.length === 0 ? <Nothing>Nothing is hidden from this agent.</Nothing> :

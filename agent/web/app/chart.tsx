@@ -17,7 +17,7 @@ function options(of: Told, width: number, style: CSSStyleDeclaration): uPlot.Opt
   return {
     width, height: of.height ?? 220, legend: { show: false }, scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.08)] } },
     cursor: { drag: { x: !!of.brushed, y: false, setScale: false }, points: { size: 6 } },
-    axes: [{ ...axis, values: clockValues }, { ...axis, size: 56, values: (_, v) => v.map(n => (Number.isInteger(n) ? number(n) : "")) }],
+    axes: [{ ...axis, size: 32, values: clockValues }, { ...axis, size: 56, values: (_, v) => v.map(n => (Number.isInteger(n) ? number(n) : "")) }],
     series: [{}, { label: of.line.label, stroke: colour("--flow"), width: 1.75, fill: colour("--flow-soft"), spanGaps: false, points: { show: of.time.length < 3 } }],
     hooks: {
       draw: [u => marks(u, of.marks ?? [], colour)],

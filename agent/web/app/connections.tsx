@@ -10,24 +10,24 @@ const page = 50;
 const sorts: Record<string, string> = { bound: "bound", idle: "silent for", queue: "queues", peer: "peer", process: "process" };
 const sort = signal("bound"), after = signal(0);
 
-function Sort({ by }: { by: string }) {
+function Sort({ by, n }: { by: string; n?: boolean }) {
   const is = sort.value === by;
-  return <th scope="col" aria-sort={is ? "descending" : "none"}><button type="button" class={`sort${is ? " is" : ""}`} onClick={() => { sort.value = by; after.value = 0; }}>
+  return <th scope="col" class={n ? "n" : ""} aria-sort={is ? "descending" : "none"}><button type="button" class={`sort${is ? " is" : ""}`} onClick={() => { sort.value = by; after.value = 0; }}>
     {sorts[by]}<span aria-hidden="true">{is ? " ↓" : ""}</span></button></th>;
 }
 
 const Row = ({ of: c }: { of: Connection }) => <tr>
-  <td>{c.remote}</td><td>{c.local}</td><td>{c.process.process || "no process"}{c.process.pid > 0 && <span class="dim"> {c.process.pid}</span>}</td>
-  <td>{c.state.toLowerCase()}</td><td class={c.bound_never ? "bad n" : "n"}>{bound(c.bound_idle_seconds, c.bound_never)}</td><td class="n">{duration(c.bound_sending_seconds)}</td>
+  <td>{c.remote}</td><td>{c.process.process || "no process"}{c.process.pid > 0 && <span class="dim"> {c.process.pid}</span>}</td>
+  <td class={c.bound_never ? "bad n" : "n"}>{bound(c.bound_idle_seconds, c.bound_never)}</td><td class="n">{duration(c.bound_sending_seconds)}</td>
   <td>{c.bound_idle_by || "unknown"}</td><td class="n">{duration(c.heard_ms === null ? null : c.heard_ms / 1000)}</td>
-  <td class="n">{bytes(c.send_queue_bytes)} / {bytes(c.receive_queue_bytes)}</td><td class="n">{number(c.resent_segments)}</td></tr>;
+  <td class="n">{bytes(c.send_queue_bytes)} / {bytes(c.receive_queue_bytes)}</td><td class="n">{number(c.resent_segments)}</td><td>{c.state.toLowerCase()}</td><td>{c.local}</td></tr>;
 
 function Table({ of }: { of: Connections }) {
   const last = Math.min(after.value + of.connections.length, of.total);
   return <>
     <Wide label="Connections">
-      <table><thead><tr><Sort by="peer" /><th scope="col">local</th><Sort by="process" /><th scope="col">state</th><Sort by="bound" /><th scope="col">while sending</th>
-        <th scope="col">noticed by</th><Sort by="idle" /><Sort by="queue" /><th scope="col">resent</th></tr></thead>
+      <table><thead><tr><Sort by="peer" /><Sort by="process" /><Sort by="bound" n /><th scope="col" class="n">while sending</th>
+        <th scope="col">noticed by</th><Sort by="idle" n /><Sort by="queue" n /><th scope="col" class="n">resent</th><th scope="col">state</th><th scope="col">local</th></tr></thead>
         <tbody>{of.connections.map(c => <Row key={c.cookie + c.local + c.remote} of={c} />)}</tbody></table>
     </Wide>
     <p class="pager"><button type="button" disabled={after.value === 0} onClick={() => (after.value = Math.max(0, after.value - page))}>Earlier</button>

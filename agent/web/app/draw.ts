@@ -55,7 +55,7 @@ function line(ctx: CanvasRenderingContext2D, f: Frame, e: Edge, colour: string, 
   ctx.bezierCurveTo(c[2], c[3], c[4], c[5], c[6], c[7]);
   ctx.lineWidth = wide;
   ctx.strokeStyle = colour;
-  ctx.globalAlpha = bright ? (e.verdict === "alive" ? 0.5 : 0.8) : 0.1;
+  ctx.globalAlpha = bright ? (e.verdict === "alive" ? (f.narrow ? 0.3 : 0.45) : 0.8) : 0.1;
   // Form says the same as colour: silent is broken into dashes, unsure into dots.
   ctx.setLineDash(e.verdict === "silent" ? [10, 5] : e.verdict === "unsure" ? [2, 4] : []);
   ctx.lineCap = "butt";
@@ -99,7 +99,7 @@ function label(ctx: CanvasRenderingContext2D, f: Frame, n: Node, ink: Ink, brigh
     ctx.arc(p.x, p.y, size + 3, 0, 2 * Math.PI);
     ctx.stroke();
   }
-  const count = ` ${number(n.count)}`, room = f.narrow ? f.width / (n.column === 1 ? 3.4 : 2.9) : Math.min(200, f.width * 0.24 - 24);
+  const count = ` ${number(n.count)}`, room = f.narrow ? f.width / (n.column === 1 ? 3.2 : 2.4) : Math.min(200, f.width * 0.24 - 24);
   ctx.font = "12.5px system-ui, sans-serif";
   const name = fitted(ctx, n.end.name + (n.end.processes > 1 ? ` ×${number(n.end.processes)}` : ""), room - ctx.measureText(count).width);
   const whole = ctx.measureText(name + count).width, named = ctx.measureText(name).width;

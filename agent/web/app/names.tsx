@@ -13,7 +13,7 @@ function Servers({ of }: { of: Doctor }) {
 function Ways({ of }: { of: Doctor }) {
   if (!of.names?.length) return null;
   return <><h3>Watched names</h3>{of.names.map(n => <Wide key={n.name} label={n.name}><table><caption>{n.name}</caption>
-    <thead><tr><th scope="col">way</th><th scope="col">answer</th><th scope="col">took</th></tr></thead>
+    <thead><tr><th scope="col">way</th><th scope="col">answer</th><th scope="col" class="n">took</th></tr></thead>
     <tbody>{(n.ways ?? []).map(w => <tr key={w.way}><td>{w.way}</td><td><Mark of={w.ok ? "kept" : "broken"} /> {w.ok ? (w.addresses ?? []).join(", ") : w.error}</td><td class="n">{duration(w.ms / 1000)}</td></tr>)}</tbody></table></Wide>)}</>;
 }
 
@@ -24,9 +24,9 @@ const resolvers: Record<string, string> = {
 function Programs({ of }: { of: Doctor }) {
   if (!of.programs?.length) return null;
   return <><h3>Running programs by how they resolve</h3><Wide label="Programs by resolver"><table>
-    <thead><tr><th scope="col">resolver</th><th scope="col">programs</th><th scope="col">would fail here</th><th scope="col">such as</th></tr></thead>
+    <thead><tr><th scope="col">resolver</th><th scope="col" class="n">programs</th><th scope="col" class="n">would fail here</th><th scope="col">such as</th></tr></thead>
     <tbody>{of.programs.map(p => <tr key={p.resolver}><td>{resolvers[p.resolver] ?? p.resolver}</td><td class="n">{number(p.count)}</td>
-      <td class={p.fail_here ? "bad n" : "n"}>{number(p.fail_here)}</td><td class="dim">{(p.examples ?? []).join(", ")}</td></tr>)}</tbody></table></Wide></>;
+      <td class={p.fail_here ? "bad n" : "n"}>{p.fail_here === null ? "unknown" : number(p.fail_here)}</td><td class="dim">{(p.examples ?? []).join(", ")}</td></tr>)}</tbody></table></Wide></>;
 }
 
 export function Names() {

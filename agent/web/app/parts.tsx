@@ -61,7 +61,7 @@ export function Command({ text }: { text: string }) {
 export const Wide = ({ label, children }: { label: string; children: ComponentChildren }) =>
   <div class="wide" role="region" aria-label={label} tabIndex={0}>{children}</div>;
 
-const few = 50;
+const few = 25;
 
 /** useMore shows the first entries of a list, and more when asked. */
 export function useMore<T>(all: T[]): [T[], JSX.Element | null] {

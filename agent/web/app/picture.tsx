@@ -9,7 +9,7 @@ import { go, listing, to } from "./route";
 import { shade } from "./theme";
 import type { End, Link } from "./types";
 
-const filter = signal(""), which = signal("all"), most = signal("40");
+const filter = signal(""), which = signal("all"), most = signal(window.innerWidth < 640 ? "20" : "40");
 
 const shown = computed<Link[]>(() => {
   const text = filter.value.toLowerCase();
@@ -104,8 +104,8 @@ function Row({ of: l }: { of: Link }) {
   const peer = l.here ? "" : address(l.to);
   return <tr class={l.verdict}><td>{named(l.from)}</td><td>{named(l.to)}</td><td class="dim">{l.port}</td><td class="n">{number(l.count)}</td><td><Verdict of={l.verdict} /></td>
     <td class={l.bound_never ? "bad n" : "n"}>{bound(l.bound_idle_seconds, l.bound_never)}</td>
-    <td class="links"><a href={listing(peer, program(l.from))} aria-label={`Connections of ${l.from.name} with ${l.to.name}`}>connections</a>
-      {peer && <a href={to("whatif", { dead: peer })} aria-label={`If ${peer} dies`}>if it dies</a>}</td></tr>;
+    <td class="links"><a href={listing(peer, program(l.from))} aria-label={`connections: ${l.from.name} with ${l.to.name}`}>connections</a>
+      {peer && <a href={to("whatif", { dead: peer })} aria-label={`if it dies: ${peer}`}>if it dies</a>}</td></tr>;
 }
 
 export function Picture() {
@@ -118,8 +118,8 @@ export function Picture() {
     {links.length === 0 ? <Nothing>{s.links.length ? "No link fits." : "Nobody talks to anybody."}</Nothing> : <>
       <Canvas />
       <p class="legend dim"><span class="key program" /> program <span class="key peer" /> peer <span class="key alive" /> alive <span class="key unsure" /> unsure, ? <span class="key silent" /> silent, ✕</p>
-      <Wide label="Links"><table><thead><tr><th scope="col">program</th><th scope="col">talks to</th><th scope="col">service</th><th scope="col">connections</th><th scope="col">verdict</th>
-        <th scope="col">noticed when idle</th><th scope="col"><span class="sr">see</span></th></tr></thead>
+      <Wide label="Links"><table><thead><tr><th scope="col">program</th><th scope="col">talks to</th><th scope="col">service</th><th scope="col" class="n">connections</th><th scope="col">verdict</th>
+        <th scope="col" class="n">noticed when idle</th><th scope="col"><span class="sr">see</span></th></tr></thead>
         <tbody>{rows.map((l, i) => <Row key={i} of={l} />)}</tbody></table></Wide>{more}</>}
   </>;
 }

@@ -17,7 +17,7 @@ const local = (s: number): string => new Date(s * 1000 - new Date(s * 1000).getT
 
 function Changes({ title, of: all, more }: { title: string; of: Change[] | null; more?: string }) {
   if (!all?.length) return null;
-  return <Wide label={title}><table><caption>{title}{more}</caption><thead><tr><th scope="col">peer</th><th scope="col">before</th><th scope="col">after</th><th scope="col">programs</th></tr></thead>
+  return <Wide label={title}><table><caption>{title}{more}</caption><thead><tr><th scope="col">peer</th><th scope="col" class="n">before</th><th scope="col" class="n">after</th><th scope="col">programs</th></tr></thead>
     <tbody>{all.slice(0, 50).map(c => <tr key={c.peer}><td>{c.peer}</td><td class="n">{number(c.from)}</td><td class="n">{number(c.to)}</td><td class="dim">{(c.programs ?? []).join(", ")}</td></tr>)}</tbody></table>
     {all.length > 50 && <p class="dim">and {plural(all.length - 50, "peer")} more</p>}</Wide>;
 }
@@ -78,7 +78,8 @@ function History({ of: span }: { of: Span }) {
 /** OwnLine is what this page saw by itself, where no history is kept. */
 function OwnLine() {
   state.value; // it grows with each
-  return <><h3>Since this page is open</h3><Chart label={`Sockets since this page is open; now ${number(series.sockets.at(-1) ?? 0)}`} time={[...series.time]} line={{ label: "sockets", values: [...series.sockets] }} /></>;
+  return <><h3>Sockets since this page is open</h3>{series.time.length < 2 ? <Nothing>{number(series.sockets.at(-1) ?? 0)} now. A line begins with the next look.</Nothing> :
+    <Chart label={`Sockets since this page is open; now ${number(series.sockets.at(-1)!)}`} time={[...series.time]} line={{ label: "sockets", values: [...series.sockets] }} />}</>;
 }
 
 export function TimeLine() {

@@ -70,7 +70,7 @@ export interface Names {
   time: string; config: { source: string; text: string }[] | null;
   servers: { address: string; way: string; ok: boolean | null; ms: number | null; error: string }[] | null;
   names: { name: string; ways: { way: string; ok: boolean; addresses: string[] | null; ms: number; error: string }[] | null }[] | null;
-  programs: { resolver: string; count: number; fail_here: number; examples: string[] | null }[] | null;
+  programs: { resolver: string; count: number; fail_here: number | null; examples: string[] | null }[] | null;
 }
 
 export interface Source { name: string; every_seconds: number; last: string | null; took_seconds: number | null; late: boolean; error: string; off: string }

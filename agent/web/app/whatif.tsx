@@ -27,7 +27,7 @@ function Lost({ of: l }: { of: Loss }) {
       <div><dt>flows this machine forwards</dt><dd>{l.transit === null ? "not read" : number(l.transit)}</dd></div>
     </dl>}
     {!!l.processes?.length && <Wide label="What each program would lose"><table>
-      <thead><tr><th scope="col">program</th><th scope="col">loses</th><th scope="col" class="grow"><span class="sr">share</span></th><th scope="col">while idle</th><th scope="col">while sending</th></tr></thead>
+      <thead><tr><th scope="col">program</th><th scope="col" class="n">loses</th><th scope="col" class="grow"><span class="sr">share</span></th><th scope="col">while idle</th><th scope="col" class="n">while sending</th></tr></thead>
       <tbody>{l.processes.map(p => <tr key={p.pid + p.process}><td>{p.process || "no process"} <span class="dim">{p.pid || ""}</span></td><td class="n">{number(p.count)}</td>
         <td class="grow"><span class="bar" style={{ width: `${(100 * p.count) / most}%` }} /></td><td>{learned(p.idle, p.count)}</td><td>{learned(p.sending, p.count)}</td></tr>)}</tbody>
     </table></Wide>}
@@ -38,7 +38,7 @@ function Lost({ of: l }: { of: Loss }) {
 function Row({ of: p }: { of: Peer }) {
   return <tr class={p.verdict}><td>{p.peer}</td><td class="n">{number(p.count)}</td><td><Verdict of={p.verdict} /></td>
     <td>{(p.processes ?? []).slice(0, 3).map(h => h.process).join(", ")}</td><td class={p.bound_never ? "bad n" : "n"}>{bound(p.bound_idle_seconds, p.bound_never)}</td><td class="n">{duration(p.bound_sending_seconds)}</td>
-    <td class="links"><a href={to("whatif", { dead: p.peer })} aria-label={`If ${p.peer} dies`}>if it dies</a><a href={listing(p.peer, "")} aria-label={`Connections with ${p.peer}`}>connections</a></td></tr>;
+    <td class="links"><a href={to("whatif", { dead: p.peer })} aria-label={`if it dies: ${p.peer}`}>if it dies</a><a href={listing(p.peer, "")} aria-label={`connections: ${p.peer}`}>connections</a></td></tr>;
 }
 
 export function WhatIf() {
@@ -59,8 +59,8 @@ export function WhatIf() {
     {got?.value && <Lost of={got.value} />}
     <header class="head"><h3>Peers</h3><Filter of={filter} label="Filter peers" /></header>
     {fits.length === 0 ? <Nothing>{s.peers.length ? "No peer fits." : "No connection with another machine was seen."}</Nothing> :
-      <Wide label="Peers"><table><thead><tr><th scope="col">peer</th><th scope="col">connections</th><th scope="col">verdict</th><th scope="col">programs</th>
-        <th scope="col">noticed when idle</th><th scope="col">when sending</th><th scope="col"><span class="sr">see</span></th></tr></thead>
+      <Wide label="Peers"><table><thead><tr><th scope="col">peer</th><th scope="col" class="n">connections</th><th scope="col">verdict</th><th scope="col">programs</th>
+        <th scope="col" class="n">noticed when idle</th><th scope="col" class="n">when sending</th><th scope="col"><span class="sr">see</span></th></tr></thead>
         <tbody>{shown.map(p => <Row key={p.netns + p.peer} of={p} />)}</tbody></table></Wide>}
     {more}
   </>;

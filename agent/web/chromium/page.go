@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Page is a tab that knows nothing of other tabs.
@@ -17,6 +18,8 @@ type Page struct {
 
 	requests, complaints []string // under the browser's lock, as are these:
 	user, password       string
+	answered             map[string]bool // requests that were given the password
+	status               int             // of the document
 }
 
 type object = map[string]any
@@ -80,7 +83,10 @@ func (p *Page) note(method string, params json.RawMessage) {
 			Text      string
 			Exception struct{ Description string }
 		} `json:"exceptionDetails"`
-		Type string `json:"type"`
+		Type     string `json:"type"`
+		Response struct {
+			Status int
+		}
 		Args []struct {
 			Value any `json:"value"`
 		} `json:"args"`
@@ -91,6 +97,10 @@ func (p *Page) note(method string, params json.RawMessage) {
 	switch method {
 	case "Network.requestWillBeSent":
 		p.requests = append(p.requests, event.Request.URL)
+	case "Network.responseReceived":
+		if event.Type == "Document" {
+			p.status = event.Response.Status
+		}
 	case "Fetch.requestPaused", "Fetch.authRequired":
 		go p.paused(method, event.RequestID)
 	case "Log.entryAdded":
@@ -120,14 +130,36 @@ func (p *Page) Complaints() []string {
 	return append([]string(nil), p.complaints...)
 }
 
-// Go loads an address.
-func (p *Page) Go(url string) {
+// Go loads an address and returns the status it was answered with; 0 where only
+// what follows the # is another.
+func (p *Page) Go(url string) (status int) {
 	p.t.Helper()
+	p.browser.mu.Lock()
+	p.status = 0
+	p.browser.mu.Unlock()
 	var gone struct {
 		Error string `json:"errorText"`
 	}
-	if p.call("Page.navigate", object{"url": url}, &gone); gone.Error != "" {
+	if p.call("Page.navigate", object{"url": url}, &gone); gone.Error != "" && gone.Error != "net::ERR_INVALID_AUTH_CREDENTIALS" {
 		p.t.Fatalf("%s: %s", url, gone.Error)
+	}
+	p.browser.mu.Lock()
+	defer p.browser.mu.Unlock()
+	return p.status
+}
+
+// Text is what the page says, also where it may run no scripts.
+func (p *Page) Text() string {
+	p.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		var text *string
+		p.Eval(`document.readyState === "complete" ? document.body.innerText : null`, &text)
+		if text != nil {
+			return *text
+		}
+		if time.Now().After(end) {
+			p.t.Fatal("the page was not loaded in time")
+		}
 	}
 }
 
@@ -261,7 +293,7 @@ func (p *Page) NoScript() {
 func (p *Page) Password(user, password string) {
 	p.t.Helper()
 	p.browser.mu.Lock()
-	p.user, p.password = user, password
+	p.user, p.password, p.answered = user, password, make(map[string]bool)
 	p.browser.mu.Unlock()
 	p.call("Fetch.enable", object{"handleAuthRequests": true}, nil)
 }
@@ -275,6 +307,10 @@ func (p *Page) paused(method, id string) {
 	}
 	p.browser.mu.Lock()
 	response := object{"response": "ProvideCredentials", "username": p.user, "password": p.password}
+	if p.answered[id] { // it was the wrong one: a user gives up then
+		response = object{"response": "CancelAuth"}
+	}
+	p.answered[id] = true
 	p.browser.mu.Unlock()
 	_, _ = p.browser.ask(p.session, "Fetch.continueWithAuth", object{"requestId": id, "authChallengeResponse": response})
 }

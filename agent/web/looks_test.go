@@ -1,0 +1,194 @@
+package web
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/web/chromium"
+	"github.com/lifeline-go/lifeline/internal/need"
+)
+
+// shots is where screenshots go, to be looked at. It is not part of the tree.
+const shots = "screenshots"
+
+// axe is what checks whether everybody can use the page; app/build brings it.
+const axe = "app/node_modules/axe-core/axe.min.js"
+
+// looked are the views, each with something open in it.
+var looked = []string{"overview", "picture", "picture?peer=10.77.1.2&list=connections", "whatif?dead=10.77.1.2", "calls", "leaks", "names",
+	"time?from=1795176300&to=1795176900", "acts", "agent"}
+
+// painted waits until all that happened is to be seen.
+func painted(p *chromium.Page) {
+	p.Eval("new Promise(ok => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(ok, 30))))", nil)
+}
+
+// Each view in light and dark, wide and on a phone: everybody can use it, nothing
+// sticks out, and it can be looked at.
+func TestLooks(t *testing.T) {
+	_, err := os.Stat(axe)
+	need.Feature(t, "axe-core, which agent/web/app/build brings", err)
+	store := past(t)
+	at := serving(t, newServer(Options{Agent: newMachine(sockets), History: func() (History, error) { return store, nil }}))
+	b := chromium.Start(t)
+	for _, theme := range []string{"light", "dark"} {
+		t.Run(theme, func(t *testing.T) {
+			p := b.Page(t)
+			p.Prefer("prefers-color-scheme", theme)
+			show(p, at, "overview")
+			p.Script(axe)
+			for _, view := range looked {
+				p.Eval(fmt.Sprintf("location.hash = '#/%s'", view), nil)
+				look(t, p, theme, view)
+			}
+			well(t, p, at)
+		})
+	}
+}
+
+func look(t *testing.T, p *chromium.Page, theme, view string) {
+	name, _, _ := strings.Cut(view, "?")
+	p.Until(fmt.Sprintf(`document.querySelector("nav [aria-current]").hash.startsWith("#/%s")`, name))
+	switch {
+	case name == "picture":
+		p.Until(`document.querySelector("canvas").style.width`)
+	case name == "leaks":
+		p.Click(`main article button.open[aria-expanded="false"]`)
+	case name == "time":
+		p.Has("Findings then")
+	}
+	if strings.Contains(view, "list=") {
+		p.Until(`document.querySelectorAll(".drawer tbody tr").length > 0`)
+	}
+	painted(p)
+	file := filepath.Join(shots, theme, strings.NewReplacer("?", "-", "=", "-", "&", "-").Replace(view))
+	var wrong []string
+	p.Eval(`axe.run(document, { resultTypes: ["violations"] }).then(r => r.violations.map(v => v.id + ": " + v.help + ": " + v.nodes.length + " times, as in " + v.nodes[0].html.slice(0, 200) + " " + (v.nodes[0].any[0]?.message ?? "")))`, &wrong)
+	for _, w := range wrong {
+		t.Errorf("%s, %s: axe: %s", theme, view, w)
+	}
+	p.Screenshot(file + ".png")
+	p.Size(360, 740)
+	painted(p)
+	var width int
+	if p.Eval(`document.documentElement.scrollWidth`, &width); width > 360 {
+		t.Errorf("%s is %d pixels wide on a phone", view, width)
+	}
+	p.Screenshot(file + "-phone.png")
+	p.Size(1280, 900)
+}
+
+func TestKeyboard(t *testing.T) {
+	at := serving(t, newServer(Options{Agent: newMachine(1000)}))
+	p := opened(t, chromium.Start(t), at, "overview")
+	p.Prefer("prefers-reduced-motion", "reduce")
+	p.Until(`getComputedStyle(document.querySelector(".pulse")).animationName === "none"`)
+
+	p.Keys("?")
+	p.Has("light, dark, as the system says")
+	painted(p)
+	p.Screenshot(filepath.Join(shots, "keyboard.png"))
+	p.Keys("Escape")
+	p.Until(`!document.querySelector("dialog")`)
+
+	for i, name := range []string{"overview", "picture", "whatif", "calls", "leaks", "names", "time", "acts", "agent"} {
+		p.Keys(fmt.Sprint(i + 1))
+		p.Until(fmt.Sprintf(`location.hash === "#/%s" && document.querySelector("nav [aria-current]").hash === location.hash`, name))
+	}
+	p.Keys("1")
+	p.Until(`document.querySelector("main article")`)
+	p.Keys("/", "d", "r", "o", "n", "e")
+	p.Until(`document.querySelectorAll("main article").length === 1`)
+	p.Keys("Escape", "j", "Enter")
+	p.Until(`document.activeElement.getAttribute("aria-expanded") !== null`)
+
+	for _, theme := range []string{"light", "dark"} {
+		p.Keys("d")
+		p.Until(fmt.Sprintf(`document.documentElement.dataset.theme === "%s"`, theme))
+	}
+
+	// From the top: the way past the bar comes first, and each stop can be seen.
+	p.Eval(`document.activeElement.blur(); window.getSelection().removeAllRanges(); document.body.tabIndex = -1; document.body.focus()`, nil)
+	var stops []string
+	for range 8 {
+		p.Keys("Tab")
+		var stop struct {
+			Text string
+			Seen bool
+		}
+		p.Eval(`(() => { const e = document.activeElement, s = getComputedStyle(e); return { Text: e.innerText.trim(), Seen: s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2 }; })()`, &stop)
+		if !stop.Seen {
+			t.Errorf("the focus on %q is not to be seen", stop.Text)
+		}
+		stops = append(stops, stop.Text)
+	}
+	if got := strings.Join(stops, " > "); !strings.HasPrefix(got, "Skip to the view > ● dark > ? > Overview") {
+		t.Errorf("Tab goes %s", got)
+	}
+	well(t, p, at)
+}
+
+// With 20,000 sockets and a State four times a second, what somebody does is
+// answered at once. The figures are of the browser's own event timing: from the
+// event to the frame that shows what came of it.
+func TestScale(t *testing.T) {
+	m := newMachine(sockets)
+	at := serving(t, newServer(Options{Agent: m}))
+	p := opened(t, chromium.Start(t), at, "overview")
+	p.Eval(`window.slowest = {}; window.frames_ = 0; new PerformanceObserver(list => {
+		for (const e of list.getEntries()) if (e.interactionId) slowest[e.name] = Math.max(slowest[e.name] ?? 0, e.duration);
+	}).observe({ type: "event", durationThreshold: 16, buffered: true });
+	new MutationObserver(() => frames_++).observe(document.querySelector("footer"), { subtree: true, childList: true, characterData: true });`, nil)
+	next := func() {
+		m.tell(func(s *state.State) {
+			s.Links = append([]state.Link(nil), s.Links...)
+			for i := range s.Links {
+				s.Links[i].Count++
+			}
+		})
+	}
+	for _, key := range []string{"1", "j", "Enter", "k", "Enter", "2", "3", "5", "j", "Enter", "/", "d", "o", "c", "k", "Escape", "6", "9", "2"} {
+		p.Keys(key)
+		next()
+		painted(p)
+	}
+	p.Eval(`document.querySelector("canvas").scrollIntoView()`, nil)
+	for x := 300.0; x < 1000; x += 70 {
+		p.Drag(x, 300, x+30, 420) // over what is drawn
+		next()
+	}
+	painted(p)
+	p.Keys("Escape")
+	p.Until(`!document.querySelector(".drawer")`)
+	p.Click("main tbody td.links a")
+	p.Until(`document.querySelectorAll(".drawer tbody tr").length > 0`)
+	p.Click(".pager button:last-child")
+	next()
+	painted(p)
+	p.Eval("new Promise(ok => setTimeout(ok, 300))", nil) // entries come late
+	var slowest map[string]float64
+	p.Eval(`slowest`, &slowest)
+	worst := 0.0
+	for _, took := range slowest {
+		worst = max(worst, took)
+	}
+	t.Logf("with %d sockets the slowest interaction took %.0f ms: %v", sockets, worst, slowest)
+	if worst == 0 || worst > 500 { // 100 ms is the aim; the machine of a test may be busy
+		t.Errorf("the slowest interaction took %.0f ms", worst)
+	}
+	// Many States at once are few updates.
+	var before, after int
+	p.Eval(`frames_`, &before)
+	for range 200 {
+		next()
+	}
+	p.Eval(`new Promise(ok => setTimeout(() => ok(frames_), 1000))`, &after)
+	if after-before > 12 { // each update writes the time and the number of the State
+		t.Errorf("200 States within a moment were %d changes", after-before)
+	}
+	well(t, p, at)
+}

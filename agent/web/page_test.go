@@ -1,0 +1,275 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/web/chromium"
+)
+
+// sockets is how many the machine of the page's tests has.
+const sockets = 20_000
+
+// opened is a tab that shows a view of the agent, live.
+func opened(t *testing.T, b *chromium.Browser, at, view string) *chromium.Page {
+	t.Helper()
+	p := b.Page(t)
+	show(p, at, view)
+	return p
+}
+
+func show(p *chromium.Page, at, view string) {
+	p.Go("http://" + at + "/#/" + view)
+	name, _, _ := strings.Cut(view, "?")
+	p.Until(fmt.Sprintf(`document.querySelector("body.app nav [aria-current]")?.hash.startsWith("#/%s")`, name))
+}
+
+// well fails the test when the page complained, or asked anybody but its agent.
+func well(t *testing.T, p *chromium.Page, at string) {
+	t.Helper()
+	for _, c := range p.Complaints() {
+		if !strings.Contains(c, "404 (Not Found) http://"+at+"/api/") { // it asked for what this agent does not keep, and was told
+			t.Errorf("the page complains: %q", c)
+		}
+	}
+	asked := p.Requests()
+	if len(asked) == 0 {
+		t.Error("no request was seen")
+	}
+	for _, url := range asked {
+		if !strings.HasPrefix(url, "http://"+at+"/") && !strings.HasPrefix(url, "data:") { // Chromium's own icons in inputs
+			t.Errorf("the page asked for %s", url)
+		}
+	}
+}
+
+// views are what can be seen, and what each must show and do.
+var views = map[string]func(*testing.T, *chromium.Page){
+	"overview": seeOverview, "picture": seePicture, "whatif": seeWhatIf, "calls": seeCalls, "leaks": seeLeaks,
+	"names": seeNames, "time": seeTime, "acts": seeActs, "agent": seeAgent,
+}
+
+func TestViews(t *testing.T) {
+	store := past(t)
+	at := serving(t, newServer(Options{Agent: newMachine(sockets), History: func() (History, error) { return store, nil }}))
+	b := chromium.Start(t)
+	for name, see := range views {
+		t.Run(name, func(t *testing.T) {
+			p := opened(t, b, at, name)
+			see(t, p)
+			var document string
+			p.Eval(`document.querySelector("main a.json").getAttribute("href")`, &document)
+			if status, header, _ := get(t, at, document); status != 200 || header.Get("Content-Type") != "application/json" {
+				t.Errorf("the view as JSON is %s: %d", document, status)
+			}
+			well(t, p, at)
+		})
+	}
+}
+
+func seeOverview(t *testing.T, p *chromium.Page) {
+	for _, text := range []string{"2 promises are broken", "10.77.1.2 is silent: 4,000 connections", "unanswered exchanges", "18 KiB", "The other end, or the path to it, stopped answering without a word.",
+		"lifeline poke 10.77.1.2", "First seen", "unnoticed for up to 15 min 30 s", "Explains 1 other finding", "20,000 sockets of 41 processes"} {
+		p.Has(text)
+	}
+	p.Click(".command button")
+	p.Until(`["Copied", "Select it"].includes(document.querySelector(".command button").textContent)`)
+	p.Click(".hides summary")
+	p.Click(".hides a") // to what it explains, which then names its cause
+	p.Has("Explained by S001")
+	p.Click(".choice button:nth-child(2)")
+	p.Has("the first nameserver could not be reached")
+	p.Click("input.filter")
+	p.Type("no such finding")
+	p.Has("No finding fits.")
+}
+
+func seePicture(t *testing.T, p *chromium.Page) {
+	p.Until(`document.querySelector("canvas").style.width`)
+	p.Until(`new Uint32Array(document.querySelector("canvas").getContext("2d").getImageData(0, 0, 800, 600).data.buffer).some(c => c !== 0)`)
+	// By keyboard: what is silent comes first.
+	p.Eval(`document.querySelector("canvas").focus()`, nil)
+	p.Keys("ArrowDown")
+	p.Until(`/chat-server.*10\.77\.1\.2: 4,000 connections, silent.*noticed when idle: never/.test(document.querySelector(".tip").textContent)`)
+	p.Keys("Enter")
+	p.Has("4,000 connections, as of")
+	p.Until(`document.querySelectorAll(".drawer tbody tr").length === 50 && document.querySelector(".drawer tbody").innerText.includes("10.77.1.2:8080")`)
+	p.Click(".drawer th:nth-child(6) button")
+	p.Until(`document.querySelector('.drawer th[aria-sort="descending"]').innerText.startsWith("silent for")`)
+	p.Click(".pager button:last-child")
+	p.Has("51 to 100 of 4,000")
+	p.Keys("Escape")
+	p.Until(`!document.querySelector(".drawer")`)
+	// By pointer: a program, found as somebody would, by its name beside the pointer.
+	var place [2]float64
+	p.Eval(`(() => {
+		const canvas = document.querySelector("canvas");
+		canvas.scrollIntoView();
+		const box = canvas.getBoundingClientRect(), tip = document.querySelector(".tip");
+		for (let y = 2; y < box.height; y += 4) {
+			canvas.dispatchEvent(new MouseEvent("mousemove", { clientX: box.x + 225, clientY: box.y + y, bubbles: true }));
+			if (tip.textContent.startsWith("ingress-nginx (ingress.service): ")) { window.scrollBy(0, y - 300); const now = canvas.getBoundingClientRect(); return [now.x + 225, now.y + y]; }
+		}
+		throw new Error("no such program in the picture");
+	})()`, &place)
+	p.ClickAt(place[0], place[1])
+	p.Until(`document.querySelector(".drawer h2").innerText === "ingress-nginx" && location.hash.includes("process=ingress-nginx")`)
+	p.Has("6,400 connections, as of")
+	p.Click(".drawer .close")
+	p.Until(`!document.querySelector(".drawer")`)
+	p.Click(".choice button:nth-child(4)") // what is silent
+	p.Until(`document.querySelectorAll("main tbody tr").length === 1`)
+}
+
+func seeWhatIf(t *testing.T, p *chromium.Page) {
+	p.Click("#dead")
+	p.Type(silentPeer)
+	p.Keys("Enter")
+	for _, text := range []string{"If 10.77.1.2 dies, 4,000 connections fall silent.", "after 15 min 29 s", "chat-server"} {
+		p.Has(text)
+	}
+	p.Click(`tbody a[aria-label="if it dies: 10.48.9.1"]`)
+	p.Has("If 10.48.9.1 dies, 374 connections fall silent.")
+	p.Click("#dead")
+	p.Eval(`document.querySelector("#dead").select()`, nil)
+	p.Type("192.0.2.1")
+	p.Keys("Enter")
+	p.Has("Nobody here has a connection with 192.0.2.1.")
+}
+
+func seeCalls(t *testing.T, p *chromium.Page) {
+	p.Has("10.77.1.2:9000")
+	p.Has("88 s")
+	p.Click("main details summary")
+	p.Has("chat.(*hub).read")
+}
+
+func seeLeaks(t *testing.T, p *chromium.Page) {
+	p.Has("docker.NewEnv docker/docker.go:42 in drone-runner 4004")
+	p.Click("main article button.open")
+	p.Has("A client is made for each build and never closed")
+	p.Has("github.com/drone/drone-runtime/engine/docker/docker.go:42")
+	p.Until(`document.querySelector(".chart canvas") && document.querySelector("svg.spark")`)
+	p.Click(".choice button:nth-child(3)") // suspects
+	p.Until(`document.querySelectorAll("main article").length === 1`)
+}
+
+func seeNames(t *testing.T, p *chromium.Page) {
+	for _, text := range []string{"no answer within 2 s", "answers in 1 ms", "not asked", "db.example.com", "i/o timeout", "Go's own resolver", "hosts: files dns"} {
+		p.Has(text)
+	}
+}
+
+func seeTime(t *testing.T, p *chromium.Page) {
+	p.Has("120 records since")
+	p.Until(`document.querySelector(".chart .u-over")`)
+	p.Has("S001 10.77.1.2 is silent")
+	var box [4]float64
+	p.Eval(`(() => { const e = document.querySelector(".chart .u-over"); e.scrollIntoView({block: "center"}); const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()`, &box)
+	y := box[1] + box[3]/2
+	p.Drag(box[0]+box[2]*0.25, y, box[0]+box[2]*0.75, y) // five minutes before they vanished to five after
+	p.Has("what changed from")
+	p.Until(`[...document.querySelectorAll(".diff table")].some(t => t.caption.innerText === "Went" && t.innerText.includes("10.77.1.2") && t.innerText.includes("4,224"))`)
+	p.Has("findings then")
+	// The same without a pointer, and of one peer.
+	p.Until(`document.querySelector("#from").value && (document.querySelector("#from").value = "2026-11-20T12:01")`)
+	p.Click("form.ask button")
+	p.Has("1 peer came, 1 went")
+	p.Click(`input[name="peer"]`)
+	p.Type("10.77.2.9")
+	p.Keys("Enter")
+	p.Until(`/from 3 to 3/.test(document.querySelector(".chart").getAttribute("aria-label"))`)
+}
+
+func seeActs(t *testing.T, p *chromium.Page) {
+	p.Has("may act by itself")
+	p.Has("Nothing was done.")
+}
+
+func seeAgent(t *testing.T, p *chromium.Page) {
+	for _, text := range []string{"late: 10.0.0.53 does not answer", "off: policy", "0.83 % of one", "42 MiB", "20,000 sockets in 84 ms"} {
+		p.Has(text)
+	}
+}
+
+// The page says when it has lost its agent, and goes on when another run of it
+// answers, from where it was.
+func TestAgentRestarted(t *testing.T) {
+	first := newMachine(100)
+	served := newServer(Options{Agent: first})
+	var mu sync.Mutex
+	var resumed []string
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		now := served
+		if r.URL.Path == "/api/v1/stream" {
+			resumed = append(resumed, r.Header.Get("Last-Event-ID"))
+		}
+		mu.Unlock()
+		now.ServeHTTP(w, r)
+	})
+	at, stop := servingAt(t, "127.0.0.1:0", handler)
+	p := opened(t, chromium.Start(t), at, "overview")
+	first.tell(func(s *state.State) { s.Host = "renamed.example" })
+	p.Has("renamed.example")
+	stop()
+	p.Has("No connection to the agent since")
+	p.Until(`document.title.startsWith("no connection")`)
+
+	second := newMachine(100)
+	second.tell(func(s *state.State) { s.Run, s.Seq, s.Host = "RUN2", 1, "again.example" })
+	mu.Lock()
+	served = newServer(Options{Agent: second})
+	mu.Unlock()
+	servingAt(t, at, handler)
+	p.Has("the agent was restarted at")
+	p.Has("again.example")
+	second.tell(func(s *state.State) { s.Host = "and.on.example" })
+	p.Has("and.on.example")
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.Contains(resumed, "RUN1/8") {
+		t.Errorf("it asked for what came after %q", resumed)
+	}
+}
+
+func TestNoScript(t *testing.T) {
+	at := serving(t, newServer(Options{Agent: newMachine(sockets)}))
+	p := chromium.Start(t).Page(t)
+	p.NoScript()
+	p.Go("http://" + at + "/")
+	text := p.Text()
+	for _, has := range []string{"Lifeline on node-a.example", "broken", "10.77.1.2 is silent: 4,000 connections", "lifeline poke 10.77.1.2", "unanswered_exchanges", "docker.NewEnv",
+		"10.0.0.53", "no answer within 2 s", "never", "10.77.1.2:9000", "late: 10.0.0.53 does not answer"} {
+		if !strings.Contains(text, has) {
+			t.Errorf("without JavaScript it does not say %q", has)
+		}
+	}
+	p.Screenshot(filepath.Join(shots, "no-javascript.png"))
+	well(t, p, at)
+}
+
+// A browser that is asked for a password sends the token as one, for the stream as
+// for the page.
+func TestPassword(t *testing.T) {
+	m := newMachine(100)
+	at := serving(t, newServer(Options{Agent: m, Token: "correct horse"}))
+	b := chromium.Start(t)
+	wrong := b.Page(t)
+	wrong.Password("me", "guess")
+	if status := wrong.Go("http://" + at + "/"); status != 401 {
+		t.Errorf("with another password: %d", status)
+	}
+	p := b.Page(t)
+	p.Password("me", "correct horse")
+	show(p, at, "whatif?dead=10.77.1.2")
+	p.Has("fall silent")
+	m.tell(func(s *state.State) { s.Host = "told.example" })
+	p.Has("told.example")
+}
