@@ -44,7 +44,7 @@ func newMachine(sockets int) *machine {
 	m := &machine{agent: newAgent()}
 	now := time.Now().UTC().Truncate(time.Second)
 	s := &state.State{Schema: schema, Host: "node-a.example", Time: now, Run: "RUN1", Seq: 7, Names: namesOf(now), Blind: []state.Blind{}, Acts: []state.Act{}}
-	s.Agent = state.Agent{Version: "v1.0.0", PID: 812, Started: now.Add(-26 * time.Hour), Profile: "observe", CPU: some(0.0083), Resident: some(uint64(42 << 20)), Policy: state.Policy{Acts: []string{}}}
+	s.Agent = state.Agent{Version: "v1.0.0", PID: 812, Started: now.Add(-26 * time.Hour), Profile: "observe", History: "/var/lib/lifeline/history.db", CPU: some(0.0083), Resident: some(uint64(42 << 20)), Policy: state.Policy{Acts: []string{}}}
 	peers := make(map[string]*state.Peer)
 	add := func(program int, peer, verdict string) {
 		p := &programs[program]
@@ -179,7 +179,7 @@ func namesOf(now time.Time) *state.Names {
 		Servers: []state.Nameserver{{Address: "10.0.0.53", Way: "eth0 via 10.0.0.1", OK: some(false), Error: "no answer within 2 s"},
 			{Address: "10.0.0.54", Way: "eth0 via 10.0.0.1", OK: some(true), MS: some(1.3)}, {Address: "10.8.0.1", Way: "tun0"}},
 		Names:    []state.Name{{Name: "db.example.com", Ways: []state.Way{{Way: "the operating system", OK: true, Addresses: []string{"10.48.9.3"}, MS: 1.4}, {Way: "Go's own resolver", Error: "i/o timeout", MS: 10012}}}},
-		Programs: []state.Resolver{{Resolver: "go", Count: 14, Fails: 2, Examples: []string{"kubectl", "orders"}}, {Resolver: "system", Count: 25}, {Resolver: "unknown", Count: 2}}}
+		Programs: []state.Resolver{{Resolver: "go", Count: 14, Fails: some(2), Examples: []string{"kubectl", "orders"}}, {Resolver: "system", Count: 25, Fails: some(0)}, {Resolver: "unknown", Count: 2}}}
 }
 
 func sourcesOf(now time.Time) []state.Source {

@@ -193,7 +193,7 @@ func seeActs(t *testing.T, p *chromium.Page) {
 }
 
 func seeAgent(t *testing.T, p *chromium.Page) {
-	for _, text := range []string{"late: 10.0.0.53 does not answer", "off: policy", "0.83 % of one", "42 MiB", "20,000 sockets in 84 ms"} {
+	for _, text := range []string{"late: 10.0.0.53 does not answer", "off: policy", "0.83 % of one", "42 MiB", "/var/lib/lifeline/history.db", "20,000 sockets in 84 ms"} {
 		p.Has(text)
 	}
 }

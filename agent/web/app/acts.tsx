@@ -41,7 +41,7 @@ export function Acts() {
   const s = state.value!, got = useDocument<{ acts: Act[] | null }>("/api/v1/acts", `${did.value} ${s.acts?.[0]?.time ?? ""}`);
   const acts = got?.value?.acts ?? s.acts ?? [], [shown, more] = useMore(acts), alone = s.agent.policy.acts ?? [];
   return <>
-    <Head title="Acts" json="/api/v1/acts">What was done to connections, newest first, and what may be done.</Head>
+    <Head title="Acts" json={got?.error ? "/api/v1/state" : "/api/v1/acts"}>What was done to connections, newest first, and what may be done.</Head>
     <dl class="figures"><div><dt>may act by itself</dt><dd>{alone.length ? alone.join(", ") : "no"}</dd></div><div><dt>policy</dt><dd>{s.agent.policy.path || "none"}</dd></div>
       <div><dt>rights</dt><dd>{s.agent.profile || "unknown"}</dd></div></dl>
     <p class="dim">An act is begun at a <a href={to("overview")}>finding</a>: it says what it would do, and does it when that is confirmed.</p>

@@ -20,6 +20,9 @@ export function SelfView() {
     <h3>What could not be seen</h3>
     {s.blind.length === 0 ? <Nothing>Nothing is hidden from this agent.</Nothing> :
       <ul class="blinds">{s.blind.map(b => <li key={b.source + b.error}><b>{b.source}</b>: {b.error}{b.needs && <span class="dim">; needs {b.needs}</span>}</li>)}</ul>}
+    {!!a.missing?.length && <><h3>What its rights do not allow</h3>
+      <Wide label="Missing rights"><table><thead><tr><th scope="col">feature</th><th scope="col">needs</th><th scope="col">without it</th><th scope="col">profile that has it</th></tr></thead>
+        <tbody>{a.missing.map(m => <tr key={m.feature}><td>{m.feature}</td><td>{m.needs}</td><td>{m.lost}</td><td>{m.profile}</td></tr>)}</tbody></table></Wide></>}
     <h3>The agent</h3>
     <dl class="figures">
       <div><dt>version</dt><dd>{a.version}</dd></div>
@@ -29,7 +32,7 @@ export function SelfView() {
       <div><dt>profile</dt><dd>{a.profile || "unknown"}</dd></div>
       <div><dt>policy</dt><dd>{a.policy.path || "none: watches all, acts on nothing"}{a.policy.error && <span class="bad"> {a.policy.error}</span>}</dd></div>
       <div><dt>may act by itself</dt><dd>{a.policy.acts?.join(", ") || "no"}</dd></div>
-      <div><dt>history</dt><dd>{a.history_problem || "is kept"}</dd></div>
+      <div><dt>history</dt><dd>{a.history ? `in ${a.history}` : "not kept"}{a.history_problem && <span class="bad"> {a.history_problem}</span>}</dd></div>
       <div><dt>census</dt><dd>{plural(s.totals.sockets, "socket")} in {duration(s.totals.census_seconds)}</dd></div>
     </dl>
   </>;

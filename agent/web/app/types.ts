@@ -10,7 +10,8 @@ export interface State {
 export interface Agent {
   version: string; pid: number; started: string; profile: string;
   policy: { path: string; loaded: string; error: string; acts: string[] | null };
-  cpu_fraction: number | null; resident_bytes: number | null; history_problem: string;
+  cpu_fraction: number | null; resident_bytes: number | null; history: string; history_problem: string;
+  missing: { feature: string; profile: string; needs: string; lost: string }[] | null;
 }
 
 export type Status = "kept" | "warned" | "broken" | "unknown";
