@@ -51,13 +51,16 @@ func startAgent(ctx context.Context, command, dir string) (*agentRun, error) {
 	if err := a.cmd.Start(); err != nil {
 		return nil, err
 	}
-	lines := bufio.NewScanner(out)
-	var first struct{ Page string }
-	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &first) != nil || first.Page == "" {
-		_ = a.cmd.Process.Kill()
-		return nil, errors.Join(fmt.Errorf("the agent does not say where its page is: %q", lines.Text()), a.cmd.Wait())
+	for lines := bufio.NewScanner(out); a.url == ""; {
+		var line struct{ Page string }
+		if !lines.Scan() {
+			_ = a.cmd.Process.Kill()
+			return nil, errors.Join(errors.New("the agent did not say where its page is"), a.cmd.Wait())
+		}
+		if json.Unmarshal(lines.Bytes(), &line) == nil {
+			a.url = line.Page
+		}
 	}
-	a.url = first.Page
 	ctx, a.end = context.WithCancel(ctx)
 	go func() {
 		_, _ = io.Copy(io.Discard, out)

@@ -45,7 +45,8 @@ type Openers struct {
 	traces   map[traceKey]*fact.Trace
 	layouts  gosym.Layouts
 	ends     ends
-	room     []opener.Socket // used again by each look
+	noted    []uint32 // inodes of the last look
+	size     int      // of it
 }
 
 // running is a process that opens sockets.
@@ -281,27 +282,19 @@ func (o *Openers) Look(ctx context.Context) (*fact.Openings, error) {
 	if len(o.traces) > mostTraces {
 		clear(o.traces)
 	}
-	list, err := o.sockets.Read(o.room[:0])
-	if err != nil {
-		return nil, err
-	}
-	o.room = list
-	all := &fact.Openings{Now: monotonic() - o.began}
-	switch {
-	case o.sockets.ByInode():
-		list, err = o.fill(ctx, list)
-	case !o.want.Uses:
-		err = o.used(ctx, list)
-	}
-	if err != nil {
-		return nil, err
-	}
+	all := &fact.Openings{Now: monotonic() - o.began, Open: make([]fact.Opening, 0, o.size+o.size/16)}
 	made := make(map[*fact.Trace]uint64)
-	for i := range list {
-		if one, ok := o.opening(&list[i], made); ok {
+	o.noted = o.noted[:0]
+	take := func(s *opener.Socket) {
+		o.noted = append(o.noted, s.Inode)
+		if one, ok := o.opening(s, made); ok {
 			all.Open = append(all.Open, one)
 		}
 	}
+	if err := o.each(ctx, take); err != nil {
+		return nil, err
+	}
+	o.size = len(all.Open)
 	for at, count := range made {
 		all.Made = append(all.Made, fact.Made{At: at, Count: count})
 	}
@@ -319,6 +312,25 @@ func (o *Openers) Look(ctx context.Context) (*fact.Openings, error) {
 	all.Dropped, _ = o.sockets.Dropped()
 	all.Blind = o.blind()
 	return all, nil
+}
+
+// each calls take with each socket, and what is known of it in whatever way.
+func (o *Openers) each(ctx context.Context, take func(*opener.Socket)) error {
+	if o.want.Uses && !o.sockets.ByInode() {
+		return o.sockets.Each(take) // there is nothing to add: no list is needed
+	}
+	list, err := o.sockets.Read(nil)
+	switch {
+	case err != nil:
+	case o.sockets.ByInode():
+		list, err = o.fill(ctx, list)
+	default:
+		err = o.used(ctx, list)
+	}
+	for i := range list {
+		take(&list[i])
+	}
+	return err
 }
 
 // opening is one socket as a fact. It is left out when nobody asked for its

@@ -151,9 +151,9 @@ func (o *Openers) older(all *fact.Openings, m *fact.Machine) {
 	for i := range all.Programs {
 		all.Programs[i].Older = 0
 	}
-	noted := make(map[uint32]bool, len(o.room))
-	for i := range o.room {
-		noted[o.room[i].Inode] = true
+	noted := make(map[uint32]bool, len(o.noted))
+	for _, inode := range o.noted {
+		noted[inode] = true
 	}
 	for i := range m.Sockets {
 		s := &m.Sockets[i]

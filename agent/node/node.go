@@ -31,9 +31,25 @@ type Node struct {
 	owners     *bpf.Owners // nil where BPF is not to be had
 	withoutBPF bool        // for tests: as if it were not
 
-	// Room that each look uses again. No fact refers to it.
-	owned   owned
-	sockets []fact.Socket
+	owned owned // of the last look
+}
+
+// rooms are those of looks whose facts nobody uses any more. They are for the next
+// look, of whatever Node or watch, if it comes soon: else the collector has them.
+var rooms sync.Pool // of *[]fact.Socket
+
+func takeRoom() []fact.Socket {
+	if room, ok := rooms.Get().(*[]fact.Socket); ok {
+		return *room
+	}
+	return nil
+}
+
+// giveRoom gives back the room of a look.
+func giveRoom(m *fact.Machine) {
+	room := m.Sockets[:0]
+	m.Sockets = nil
+	rooms.Put(&room)
 }
 
 // New returns a Node. It opens nothing before the first look needs it.
@@ -50,7 +66,7 @@ func (n *Node) Close() error {
 
 // Recycle gives the room of a look back for the next one. Nobody may use the
 // facts of m any more, nor what knows m as its Earlier.
-func (n *Node) Recycle(m *fact.Machine) { n.sockets, m.Sockets = m.Sockets[:0], nil }
+func (n *Node) Recycle(m *fact.Machine) { giveRoom(m) }
 
 // Want says what to look at. The zero Want is what a census needs: all sockets
 // of all namespaces with their owners and options, and the names of processes.
@@ -101,10 +117,9 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		return nil, err
 	}
 	var (
-		l  = look{Machine: &fact.Machine{Host: hostname(), Sockets: n.sockets}, want: w}
+		l  = look{Machine: &fact.Machine{Host: hostname(), Sockets: takeRoom()}, want: w}
 		wg sync.WaitGroup
 	)
-	n.sockets = nil
 	wg.Go(func() {
 		l.blind(n.readOwners()...)
 		n.processes(&l)
@@ -118,6 +133,7 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		return nil, err
 	}
 	n.owned.join(l.Sockets)
+	n.owned = owned{}
 	if n.owners == nil || n.withoutBPF {
 		borrowing, cancel := context.WithTimeout(ctx, borrowTime)
 		l.blind(pidfd.Options(borrowing, l.Sockets)...)

@@ -135,7 +135,7 @@ func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) 
 	if err := w.say(ctx, m, changes); err != nil {
 		return 0, err
 	}
-	w.glances.room = m.Sockets[:0]
+	giveRoom(m)
 	pause = w.speed.next(m.Time.Sub(w.looked), cost, w.alarm || w.detector.Suspicious())
 	if w.Ask > 0 { // only a look shows who was not heard
 		pause = min(pause, max(w.Ask/8, w.speed.cost*calm, quickest))
@@ -252,7 +252,6 @@ type glances struct {
 	spaces []fact.Namespace
 	listed time.Time
 	blind  []fact.Blind // of the last listing
-	room   []fact.Socket
 
 	getters map[uint32]*sockdiag.Getter // by namespace, since the last look
 }
@@ -267,7 +266,7 @@ func (g *glances) look() (*fact.Machine, error) {
 		}
 	}
 	begun := time.Now()
-	m := &fact.Machine{Host: g.host, Namespaces: g.spaces, Sockets: g.room, Blind: g.blind}
+	m := &fact.Machine{Host: g.host, Namespaces: g.spaces, Sockets: takeRoom(), Blind: g.blind}
 	for _, ns := range g.spaces {
 		err := netns.Do(ns, func() (err error) {
 			m.Sockets, err = sockdiag.Read(m.Sockets, ns.Inode, sockdiag.Want{TCP: true, Held: true})

@@ -214,6 +214,7 @@ func (f *finder) prepare() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.read()
+	f.node.owned = owned{}
 }
 
 func (f *finder) read() {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -26,6 +27,11 @@ import (
 
 // shortestToken keeps a token from being guessed.
 const shortestToken = 16
+
+// garbage is how much of it there may be, in percent of what is in use. A look at
+// many sockets leaves much, and looks are rare: the usual 100 would hold memory that
+// others need, and save little.
+const garbage = 50
 
 // errEnded is the end of a command that is meant to go on until it is told to end:
 // all is well.
@@ -132,6 +138,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	}
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
+	debug.SetGCPercent(garbage)
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
 		return blindError{fmt.Errorf("cannot listen: %w", err)}

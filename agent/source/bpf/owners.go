@@ -32,7 +32,8 @@ const chunk = 32 << 10
 // several goroutines at once.
 type Owners struct {
 	link *link.Iter
-	raw  []byte // of the last pass, kept to be used again
+	raw  []byte // of a pass
+	size int    // of the last one, which the next is like
 }
 
 // Open loads the program into the kernel. Every error is an [*Error].
@@ -68,6 +69,7 @@ func (o *Owners) Read(dst []fact.Owned) ([]fact.Owned, error) {
 		return dst, &Error{Err: fmt.Errorf("open a socket to check the pass by: %w", err)}
 	}
 	defer c.close()
+	defer func() { o.size, o.raw = len(o.raw), nil }()
 	if err := o.pass(); err != nil {
 		return dst, &Error{Err: fmt.Errorf("read iter/task_file: %w", err)}
 	}
@@ -85,7 +87,7 @@ func (o *Owners) pass() error {
 		return err
 	}
 	defer it.Close()
-	o.raw = o.raw[:0]
+	o.raw = make([]byte, 0, o.size+o.size/16+chunk)
 	for {
 		o.raw = slices.Grow(o.raw, chunk)
 		n, err := it.Read(o.raw[len(o.raw) : len(o.raw)+chunk])

@@ -46,7 +46,7 @@ func (s *Sockets) hook(o Options) (err error) {
 		return err
 	}
 	defer root.Close()
-	if err := s.pass(); err != nil {
+	if err := s.pass(func(*Socket) {}); err != nil {
 		return err
 	}
 	for name, hook := range cgroupHooks {

@@ -52,7 +52,8 @@ type Sockets struct {
 	links  []link.Link
 	dump   *link.Iter // nil: records are kept by inode
 	uses   bool
-	raw    []byte // of the last pass, kept to be used again
+	raw    []byte          // a piece of a pass
+	seen   map[uint64]bool // cookies, in a pass
 	stacks map[uint64]Stack
 }
 

@@ -322,9 +322,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add(row[:rowSize])
 	f.Add([]byte("x"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		list, err := decode(nil, raw)
-		if err == nil && len(raw) > 0 && len(list) == 0 {
-			t.Error("nothing, and no error")
+		found := 0
+		left, err := decode(raw, make(map[uint64]bool), func(*Socket) { found++ })
+		if err == nil && len(raw) > left && found == 0 || left < 0 || left > len(raw) {
+			t.Errorf("nothing, and no error; %d of %d bytes are left", left, len(raw))
 		}
 	})
 }
@@ -337,10 +338,18 @@ func TestDecode(t *testing.T) {
 	if err != nil || len(raw) != rowSize {
 		t.Fatal(err, len(raw))
 	}
-	list, err := decode(nil, append(raw, "\x00name\x00\x00\x00"...))
+	var list []Socket
+	raw = append(raw, "\x00name\x00\x00\x00"...)
+	take := func(s *Socket) { list = append(list, *s) }
+	for _, size := range []int{len(raw) - 1, rowSize + 1, 7} { // a piece of it
+		if left, err := decode(raw[:size], make(map[uint64]bool), take); left != size || err != nil || len(list) != 0 {
+			t.Errorf("of %d bytes %d are left, %v", size, left, err)
+		}
+	}
+	left, err := decode(append(raw, raw[:9]...), make(map[uint64]bool), take)
 	want := Socket{Cookie: 4, Inode: 13, Peer: 14, Netns: 15, Protocol: fact.UnixStream, Family: fact.Unix, State: fact.Established, Path: "@name", Own: true,
 		How: Named, PID: 11, Exec: 12, Born: 1, Used: 2, Uses: 3, Opened: 5, Asked: [3]uint64{6, 7, 8}, Last: 9, Transport: 10}
-	if err != nil || len(list) != 1 || list[0] != want {
+	if err != nil || left != 9 || len(list) != 1 || list[0] != want {
 		t.Errorf("got %+v, %v", list, err)
 	}
 }

@@ -68,63 +68,90 @@ const (
 )
 
 // Read appends all open sockets that have a record and returns the extended
-// slice: those that some descriptor refers to. The time depends on the number of
-// open files on the machine, and of records: a few µs for each of these.
+// slice; see [Sockets.Each].
 func (s *Sockets) Read(dst []Socket) ([]Socket, error) {
 	before := len(dst)
-	var err error
-	if s.ByInode() {
-		dst, err = s.readInodes(dst)
-	} else if err = s.pass(); err == nil {
-		dst, err = decode(dst, s.raw)
-	}
-	if err == nil {
-		err = s.set(openerVarLeft, uint64(max(most-(len(dst)-before), 0)))
-	}
+	err := s.Each(func(one *Socket) { dst = append(dst, *one) })
 	if err != nil {
-		return dst[:before], &Error{Err: fmt.Errorf("read who opened what: %w", err)}
+		return dst[:before], err
 	}
 	return dst, nil
+}
+
+// Each calls take with each open socket that has a record: those that some
+// descriptor refers to. What take is given is good until it returns. The time
+// depends on the number of open files on the machine, and of records: a few µs for
+// each of these.
+func (s *Sockets) Each(take func(*Socket)) error {
+	n := 0
+	count := func(one *Socket) {
+		n++
+		take(one)
+	}
+	var err error
+	if s.ByInode() {
+		err = s.eachInode(count)
+	} else {
+		err = s.pass(count)
+	}
+	if err == nil {
+		err = s.set(openerVarLeft, uint64(max(most-n, 0)))
+	}
+	if err != nil {
+		return &Error{Err: fmt.Errorf("read who opened what: %w", err)}
+	}
+	return nil
 }
 
 // chunk is what the kernel hands over in one read at most, bpf_seq_read in
 // kernel/bpf/bpf_iter.c.
 const chunk = 32 << 10
 
-// pass fills s.raw with one walk over all files.
-func (s *Sockets) pass() error {
+// pass is one walk over all files. A socket that several descriptors refer to
+// counts once.
+func (s *Sockets) pass(take func(*Socket)) error {
 	reader, err := s.dump.Open()
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
-	s.raw = s.raw[:0]
-	for {
-		s.raw = slices.Grow(s.raw, chunk)
-		n, err := reader.Read(s.raw[len(s.raw) : len(s.raw)+chunk])
-		s.raw = s.raw[:len(s.raw)+n]
+	if s.raw == nil {
+		s.raw, s.seen = make([]byte, 2*chunk), make(map[uint64]bool)
+	}
+	clear(s.seen)
+	for kept := 0; ; {
+		n, err := reader.Read(s.raw[kept : kept+chunk])
+		left, bad := decode(s.raw[:kept+n], s.seen, take)
 		switch {
+		case bad != nil:
+			return bad
+		case err == io.EOF && left > 0:
+			return fmt.Errorf("a record of %d bytes", left)
 		case err == io.EOF:
 			return nil
 		case errors.Is(err, unix.EAGAIN): // a million files without a record: it goes on where it stopped
 		case err != nil:
 			return err
 		}
+		copy(s.raw, s.raw[kept+n-left:kept+n])
+		kept = left
 	}
 }
 
-// decode appends the sockets of one pass. One that several descriptors refer to
-// counts once.
-func decode(dst []Socket, raw []byte) ([]Socket, error) {
-	seen := make(map[uint64]bool, len(raw)/rowSize)
-	for len(raw) > 0 {
-		if len(raw) < rowSize {
-			return dst, fmt.Errorf("a record of %d bytes, of %d at least", len(raw), rowSize)
-		}
+// longestPath is that of a unix socket, sun_path of unix(7).
+const longestPath = 108
+
+// decode calls take with the records that are whole and not seen yet, and returns
+// how many bytes of the last are left.
+func decode(raw []byte, seen map[uint64]bool, take func(*Socket)) (left int, err error) {
+	for len(raw) >= rowSize {
 		path := int(raw[unsafe.Offsetof(openerRow{}.Path)])
 		size := rowSize + (path+7)&0x78
-		if path > 108 || len(raw) < size {
-			return dst, fmt.Errorf("a record with a name of %d bytes", path)
+		if path > longestPath {
+			return 0, fmt.Errorf("a record with a name of %d bytes", path)
+		}
+		if len(raw) < size {
+			break
 		}
 		one := decodeRow(raw[:rowSize], raw[rowSize:rowSize+path])
 		raw = raw[size:]
@@ -132,9 +159,9 @@ func decode(dst []Socket, raw []byte) ([]Socket, error) {
 			continue
 		}
 		seen[one.Cookie] = true
-		dst = append(dst, one)
+		take(&one)
 	}
-	return dst, nil
+	return len(raw), nil
 }
 
 // decodeRow reads one record. The layout is that of the type which bpf2go made
@@ -198,8 +225,8 @@ func decodeBirth(raw []byte) (s Socket) {
 	return s
 }
 
-// readInodes reads the records that are kept by inode.
-func (s *Sockets) readInodes(dst []Socket) ([]Socket, error) {
+// eachInode reads the records that are kept by inode.
+func (s *Sockets) eachInode(take func(*Socket)) error {
 	const batch = 4096
 	var cursor ebpf.MapBatchCursor
 	inodes, births := make([]uint32, batch), make([]openerBirth, batch)
@@ -208,15 +235,16 @@ func (s *Sockets) readInodes(dst []Socket) ([]Socket, error) {
 		for i := range births[:n] {
 			var raw [birthSize]byte
 			if _, err := binary.Encode(raw[:], binary.NativeEndian, births[i]); err != nil {
-				return dst, err
+				return err
 			}
-			dst = append(dst, decodeBirth(raw[:]))
+			one := decodeBirth(raw[:])
+			take(&one)
 		}
 		if errors.Is(err, ebpf.ErrKeyNotExist) { // that was the last
-			return dst, nil
+			return nil
 		}
 		if err != nil {
-			return dst, err
+			return err
 		}
 	}
 }

@@ -55,9 +55,17 @@ type Want struct {
 // [Blind] says it as facts. Read gives up on a kernel that says nothing for
 // five seconds.
 func Read(dst []fact.Socket, netns uint32, want Want) ([]fact.Socket, error) {
-	dst = slices.Grow(dst, expected(want.Held))
+	used := readUse()
+	dst = slices.Grow(dst, used.expected(want.Held))
 	r := &reader{sockets: dst, netns: netns, dump: dump}
-	err := each(want, r.query)
+	err := each(want, func(q query, buf []byte) error {
+		if used.none(q) {
+			if again := readUse(); again.none(q) { // it adds up what may move meanwhile
+				return nil
+			}
+		}
+		return r.query(q, buf)
+	})
 	return r.sockets, err
 }
 
@@ -79,16 +87,17 @@ type query struct {
 	family   fact.Family // unknown for both IPv4 and IPv6
 	request  []byte
 	parse    func(*reader, []byte) error
+	held     bool // TCP: not what is in TIME_WAIT
 }
 
 var (
-	tcpQueries  = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates), (*reader).tcp}}
-	heldQueries = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates &^ (1 << fact.TimeWait)), (*reader).tcp}}
+	tcpQueries  = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates), (*reader).tcp, false}}
+	heldQueries = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates &^ (1 << fact.TimeWait)), (*reader).tcp, true}}
 	udpQueries  = []query{
-		{"udp", fact.IPv4, udpRequest(unix.AF_INET), (*reader).udp},
-		{"udp", fact.IPv6, udpRequest(unix.AF_INET6), (*reader).udp},
+		{"udp", fact.IPv4, udpRequest(unix.AF_INET), (*reader).udp, false},
+		{"udp", fact.IPv6, udpRequest(unix.AF_INET6), (*reader).udp, false},
 	}
-	unixQueries = []query{{"unix", fact.Unix, unixRequest(), (*reader).unix}}
+	unixQueries = []query{{"unix", fact.Unix, unixRequest(), (*reader).unix, false}}
 )
 
 // bufferSize is twice the most that the kernel puts into one read of a dump,
