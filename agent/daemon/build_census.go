@@ -22,9 +22,10 @@ type counts struct {
 	keys   []peerKey // of peers
 }
 
-// counted makes counts of a census.
-func counted(m *fact.Machine) counts {
-	links, peers := state.LinksOf(m), verdict.Peers(m)
+// counted makes counts of a census and its reading.
+func counted(m *fact.Machine, r *verdict.Reading) counts {
+	peers := r.Peers()
+	links := state.LinksOf(m, peers)
 	c := counts{totals: totals(m), links: state.Fold(links, 0), groups: state.GroupsOf(links), peers: state.PeersOf(peers)}
 	c.totals.Links = len(links)
 	for _, p := range peers {
@@ -32,7 +33,7 @@ func counted(m *fact.Machine) counts {
 	}
 	c.totals.Peers = len(c.peers)
 	c.waits = make(map[int32]bool)
-	for _, w := range verdict.Unanswered(m, unanswered) {
+	for _, w := range r.Unanswered(unanswered) {
 		if c.waits[w.PID] = true; len(c.calls) < state.MostWaiting {
 			c.calls = append(c.calls, waitingOf(&w))
 		}

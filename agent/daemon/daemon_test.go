@@ -276,7 +276,7 @@ func TestCountedKeepsAllGroups(t *testing.T) {
 		m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, Family: fact.IPv4, State: fact.Established,
 			Local: netip.MustParseAddrPort("10.0.0.1:8080"), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 4000)})
 	}
-	if c := counted(m); len(c.links) > state.MostLinks || len(c.groups) != 3*state.MostLinks || c.totals.Links != 3*state.MostLinks {
+	if c := counted(m, verdict.Read(m)); len(c.links) > state.MostLinks || len(c.groups) != 3*state.MostLinks || c.totals.Links != 3*state.MostLinks {
 		t.Errorf("%d links and %d groups of %d", len(c.links), len(c.groups), 3*state.MostLinks)
 	}
 }

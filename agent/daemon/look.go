@@ -102,8 +102,9 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 	d.mu.Lock()
 	m.Goroutines = ofThose(m, d.known.parked)
 	d.mu.Unlock()
-	found := slices.DeleteFunc(verdict.Judge(m), func(f verdict.Finding) bool { return f.Promise == verdict.Names })
-	c := counted(m)
+	reading := verdict.Read(m)
+	found := slices.DeleteFunc(reading.Judge(), func(f verdict.Finding) bool { return f.Promise == verdict.Names })
+	c := counted(m, reading)
 	d.looking.Lock()
 	m.Earlier, d.census = nil, m
 	if earlier != nil {

@@ -17,9 +17,8 @@ func Fold(links []Link, most int) []Link {
 	if most <= 0 {
 		most = MostLinks
 	}
-	links = slices.SortedFunc(slices.Values(links), largestFirst)
-	if len(links) <= most {
-		return links
+	if links = sorted(links); len(links) <= most {
+		return slices.Clone(links)
 	}
 	kept, rest := links[:most/2:most/2], links[most/2:]
 	rest = gather(rest, func(l *Link) Link { return Link{From: l.From, Netns: l.Netns, Here: l.Here, To: End{Name: network(l)}} })
@@ -31,9 +30,7 @@ func Fold(links []Link, most int) []Link {
 		kept, rest = append(kept, rest[:room-1]...), rest[room-1:]
 		rest = gather(rest, func(*Link) Link { return Link{} })
 	}
-	kept = append(kept, rest...)
-	slices.SortFunc(kept, largestFirst)
-	return kept
+	return sorted(append(kept, rest...))
 }
 
 // network is where links are folded first; a program or what was folded already
@@ -64,7 +61,7 @@ func gather(links []Link, by func(*Link) Link) []Link {
 		here     bool
 	}
 	index := make(map[key]int)
-	var groups [][]Link
+	var groups [][]*Link
 	var heads []Link
 	for i := range links {
 		head := by(&links[i])
@@ -75,25 +72,23 @@ func gather(links []Link, by func(*Link) Link) []Link {
 			index[k] = at
 			groups, heads = append(groups, nil), append(heads, head)
 		}
-		groups[at] = append(groups[at], links[i])
+		groups[at] = append(groups[at], &links[i])
 	}
 	folded := make([]Link, len(groups))
 	for i, group := range groups {
-		folded[i] = group[0]
+		folded[i] = *group[0]
 		if len(group) > 1 {
 			folded[i] = merge(heads[i], group)
 		}
 	}
-	slices.SortFunc(folded, largestFirst)
-	return folded
+	return sorted(folded)
 }
 
-func merge(head Link, group []Link) Link {
-	all := group[0]
+func merge(head Link, group []*Link) Link {
+	all := *group[0]
 	all.From, all.To = head.From, head.To
 	froms, tos := make(map[End]bool), make(map[End]bool)
-	for i := range group {
-		l := &group[i]
+	for i, l := range group {
 		froms[l.From], tos[l.To] = true, true
 		if i == 0 {
 			continue

@@ -64,7 +64,7 @@ agent/1 -> db/1 /run/db.sock unix 1 alive here=true
 app/2 -> db/1 :5432 tcp 1 alive here=true
 db/1 -> 10.0.0.6/0 :5432 tcp 1 alive here=false
 `
-	links := LinksOf(m)
+	links := LinksOf(m, verdict.Peers(m))
 	if got := lines(links); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
@@ -75,10 +75,10 @@ db/1 -> 10.0.0.6/0 :5432 tcp 1 alive here=false
 		t.Errorf("%+v", l)
 	}
 	m.Sockets[1].Options.OK, m.Sockets[2].Options.Value.KeepAlive = false, false
-	if l := LinksOf(m)[0]; l.Idle != nil || !l.Never {
+	if l := LinksOf(m, verdict.Peers(m))[0]; l.Idle != nil || !l.Never {
 		t.Errorf("keepalive is off on one and unknown of another: %+v", l)
 	}
-	if got := LinksOf(nil); got == nil || len(got) != 0 {
+	if got := LinksOf(nil, nil); got == nil || len(got) != 0 {
 		t.Error("no machine has no links")
 	}
 }
@@ -93,7 +93,7 @@ func TestLinksOfSilent(t *testing.T) {
 		s.Timer, s.TimerLeft = fact.TimerResend, time.Second
 		m.Sockets = append(m.Sockets, s)
 	}
-	if l := LinksOf(m); len(l) != 1 || l[0].Verdict != "silent" || l[0].Unacked != 30 {
+	if l := LinksOf(m, verdict.Peers(m)); len(l) != 1 || l[0].Verdict != "silent" || l[0].Unacked != 30 {
 		t.Errorf("%+v", l)
 	}
 }
@@ -112,7 +112,7 @@ func busy() *fact.Machine {
 }
 
 func TestLinksOfBusy(t *testing.T) {
-	links := LinksOf(busy())
+	links := LinksOf(busy(), nil)
 	folded := Fold(links, 0)
 	if total(links) != 20_000 || total(folded) != 20_000 || len(folded) > MostLinks {
 		t.Errorf("%d links of %d, folded %d of %d", len(links), total(links), len(folded), total(folded))
@@ -263,8 +263,9 @@ func TestOf(t *testing.T) {
 
 func BenchmarkLinksOf(b *testing.B) {
 	m := busy()
+	peers := verdict.Peers(m)
 	b.ReportAllocs()
 	for b.Loop() {
-		Fold(LinksOf(m), 0)
+		Fold(LinksOf(m, peers), 0)
 	}
 }

@@ -37,7 +37,10 @@ type Waiting struct {
 // Unanswered returns what waits for an answer for at least so long, the longest
 // first.
 func Unanswered(m *fact.Machine, least time.Duration) []Waiting {
-	v := newView(m)
+	return Read(m).Unanswered(least)
+}
+
+func (v *view) waitingFor(least time.Duration) []Waiting {
 	type key struct {
 		pid          int32
 		netns        uint32

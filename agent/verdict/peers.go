@@ -43,11 +43,14 @@ type Holder struct {
 // Peers returns every peer outside this machine: the silent ones first, then
 // those with the most connections. The verdict on each is that of S001.
 func Peers(m *fact.Machine) []Peer {
-	peers := []Peer{}
 	if m == nil {
-		return peers
+		return []Peer{}
 	}
-	v := newView(m)
+	return Read(m).Peers()
+}
+
+func (v *view) describeAll() []Peer {
+	peers := make([]Peer, 0, len(v.peers))
 	for i := range v.peers {
 		if p := &v.peers[i]; len(p.conns) > 0 {
 			h := v.listen(p, twoLooks)

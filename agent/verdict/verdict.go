@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
@@ -65,8 +66,33 @@ func Judge(m *fact.Machine) []Finding {
 	if m == nil {
 		return []Finding{}
 	}
-	return judgeBy(newView(m), Rules...)
+	return Read(m).Judge()
 }
+
+// Reading is a look with the groupings that all questions about it need, made
+// once: who asks several of them reads it first. The facts must not change
+// meanwhile. It is for one goroutine.
+type Reading struct {
+	view  *view
+	peers []Peer // nil before they were asked for
+}
+
+// Read makes a Reading of a look, which must not be nil.
+func Read(m *fact.Machine) *Reading { return &Reading{view: newView(m)} }
+
+// Judge is what the function [Judge] returns.
+func (r *Reading) Judge() []Finding { return judgeBy(r.view, Rules...) }
+
+// Peers is what the function [Peers] returns. It must not be changed.
+func (r *Reading) Peers() []Peer {
+	if r.peers == nil {
+		r.peers = r.view.describeAll()
+	}
+	return r.peers
+}
+
+// Unanswered is what the function [Unanswered] returns.
+func (r *Reading) Unanswered(least time.Duration) []Waiting { return r.view.waitingFor(least) }
 
 func judgeBy(v *view, rules ...Rule) []Finding {
 	findings := []Finding{}
