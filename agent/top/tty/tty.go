@@ -6,8 +6,8 @@ package tty
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"time"
@@ -50,10 +50,14 @@ var errGone = errors.New("the terminal is gone")
 // Run draws until the user leaves, ctx ends or the terminal is gone, which is no
 // error. It returns when all that it began has ended.
 func Run(ctx context.Context, o Options) error {
-	before, err := unix.IoctlGetTermios(int(o.In.Fd()), unix.TCGETS)
+	l, err := lineOf(o.In)
 	if err != nil {
-		return fmt.Errorf("this is no terminal: %w", err)
+		return err
 	}
+	if err := l.raw(); err != nil {
+		return err
+	}
+	defer l.restore()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	gone := func() { cancel(errGone) }
@@ -64,8 +68,9 @@ func Run(ctx context.Context, o Options) error {
 	defer working.Wait()
 	defer stop()
 	m := &model{screen: o.Screen}
-	p := tea.NewProgram(m, tea.WithInput(&inlet{o.In, gone}), tea.WithOutput(out), tea.WithEnvironment(o.Environ),
-		tea.WithoutSignalHandler(), tea.WithFilter(sized))
+	// Keys are read here: bubbletea leaves who reads them behind when some come as
+	// it ends.
+	p := tea.NewProgram(m, tea.WithInput(nil), tea.WithOutput(out), tea.WithEnvironment(o.Environ), tea.WithoutSignalHandler(), tea.WithFilter(sized))
 	m.ask = func(a top.Ask) {
 		working.Go(func() {
 			answer := o.Source.Ask(work, a)
@@ -75,6 +80,11 @@ func Run(ctx context.Context, o Options) error {
 	}
 	working.Go(func() { follow(work, o.Source, p) })
 	working.Go(func() { tick(work, p) })
+	working.Go(func() {
+		if keys(work, o.In, p, &l) != nil {
+			gone()
+		}
+	})
 	ended := make(chan error, 1)
 	go func() {
 		_, err := p.Run()
@@ -88,14 +98,41 @@ func Run(ctx context.Context, o Options) error {
 		select {
 		case err = <-ended:
 		case <-time.After(2 * patience):
-			_ = unix.IoctlSetTermios(int(o.In.Fd()), unix.TCSETS, before) // there is nobody to tell
 			return errors.New("the terminal took nothing, and was left as it was")
 		}
 	}
-	if errors.Is(context.Cause(ctx), errGone) || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// keys sends on what is typed.
+func keys(ctx context.Context, from *os.File, p *tea.Program, l *line) error {
+	return readKeys(ctx, from, func(k key) {
+		if k.name == "ctrl+z" {
+			setAside(p, l)
+			return
+		}
+		p.Send(k)
+	})
+}
+
+// setAside stops this process, as ctrl+z does, until it is told to go on. It must
+// be called by who reads keys.
+func setAside(p *tea.Program, l *line) {
+	if p.ReleaseTerminal() != nil {
+		return
+	}
+	l.restore()
+	goesOn := make(chan os.Signal, 1)
+	signal.Notify(goesOn, unix.SIGCONT)
+	defer signal.Stop(goesOn)
+	if unix.Kill(0, unix.SIGTSTP) == nil { // all of the job
+		<-goesOn
+	}
+	_ = l.raw()             // fails where the terminal is gone, and who reads keys finds out
+	_ = p.RestoreTerminal() // likewise
 }
 
 // sized gives a size to a terminal that has none.
@@ -166,17 +203,15 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.screen.Resize(msg.Width, msg.Height)
-	case tea.KeyPressMsg:
-		switch name := msg.String(); name {
-		case "ctrl+z":
-			do = tea.Suspend
-		case "ctrl+l":
+	case key:
+		switch {
+		case msg.paste:
+			m.screen.Paste(now, msg.text)
+		case msg.name == "ctrl+l":
 			do = tea.ClearScreen
 		default:
-			m.screen.Key(now, name, msg.Text)
+			m.screen.Key(now, msg.name, msg.text)
 		}
-	case tea.PasteMsg:
-		m.screen.Paste(now, msg.Content)
 	case *state.State:
 		m.screen.Take(now, msg)
 	case lost:
