@@ -108,13 +108,14 @@ func seePicture(t *testing.T, p *chromium.Page) {
 	p.Until(`!document.querySelector(".drawer")`)
 	// By pointer: a program, found as somebody would, by its name beside the pointer.
 	var place [2]float64
+	p.Eval(`document.querySelector("canvas").scrollIntoView()`, nil)
+	painted(p)
 	p.Eval(`(() => {
 		const canvas = document.querySelector("canvas");
-		canvas.scrollIntoView();
 		const box = canvas.getBoundingClientRect(), tip = document.querySelector(".tip");
 		for (let y = 2; y < box.height; y += 4) {
 			canvas.dispatchEvent(new MouseEvent("mousemove", { clientX: box.x + 225, clientY: box.y + y, bubbles: true }));
-			if (tip.textContent.startsWith("ingress-nginx (ingress.service): ")) { window.scrollBy(0, y - 300); const now = canvas.getBoundingClientRect(); return [now.x + 225, now.y + y]; }
+			if (tip.textContent.startsWith("ingress-nginx (ingress.service): ")) { return [box.x + 225, box.y + y]; }
 		}
 		throw new Error("no such program in the picture");
 	})()`, &place)
@@ -190,6 +191,8 @@ func seeTime(t *testing.T, p *chromium.Page) {
 func seeActs(t *testing.T, p *chromium.Page) {
 	p.Has("may act by itself")
 	p.Has("Nothing was done.")
+	p.Until(`performance.getEntriesByType("resource").some(e => e.name.endsWith("/api/v1/acts"))`)
+	painted(p)
 }
 
 func seeAgent(t *testing.T, p *chromium.Page) {

@@ -43,8 +43,8 @@ export function Drawer() {
   useEffect(() => {
     after.value = 0;
     before.current ??= document.activeElement;
-    frame.current?.focus();
-    return () => (before.current as HTMLElement | null)?.isConnected && (before.current as HTMLElement).focus();
+    frame.current?.focus({ preventScroll: true });
+    return () => (before.current as HTMLElement | null)?.isConnected && (before.current as HTMLElement).focus({ preventScroll: true });
   }, [peer, process]);
   const query = new URLSearchParams({ sort: sort.value, after: String(after.value), most: String(page) });
   if (peer) query.set("peer", peer);

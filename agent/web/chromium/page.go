@@ -211,12 +211,25 @@ func (p *Page) Has(text string) {
 }
 
 // Click presses the pointer on the first element that a selector finds, as soon as
-// it is there.
+// it is there, rests, and nothing covers it.
 func (p *Page) Click(selector string) {
 	p.t.Helper()
-	p.Until(fmt.Sprintf("document.querySelector(%q)", selector))
 	var at [2]float64
-	p.Eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.scrollIntoView({block: "center"}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`, selector), &at)
+	p.Until(fmt.Sprintf("document.querySelector(%q)", selector))
+	p.Eval(fmt.Sprintf(`new Promise((found, never) => {
+		const selector = %q, end = performance.now() + 10000;
+		let was = "";
+		const look = () => {
+			const e = document.querySelector(selector);
+			e?.scrollIntoView({ block: "center" });
+			const r = e?.getBoundingClientRect(), at = r && [r.x + r.width / 2, r.y + r.height / 2], now = String(at);
+			if (at && now === was && e.contains(document.elementFromPoint(...at))) return found(at);
+			if (performance.now() > end) return never("nobody can click on " + selector);
+			was = now;
+			requestAnimationFrame(() => requestAnimationFrame(look));
+		};
+		look();
+	})`, selector), &at)
 	p.ClickAt(at[0], at[1])
 }
 
