@@ -69,7 +69,7 @@ var layers = []layer{
 	{"agent/state", pure, []string{"agent/fact", "agent/profile", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
 	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
 	{"agent/export", library, []string{".", "agent/fact", "agent/state", "agent/verdict", prom}, "tells other systems: metrics and alerts, bounded both"},
-	{"agent/deploy", library, []string{"agent/export", yaml}, "board and alert rules, held to the metrics that there are; of these only its tests know"},
+	{"agent/deploy", library, []string{"agent/export", "agent/policy", "agent/profile", "agent/state", yaml}, "board, alert rules, unit and packages, held to what there is; of all this only its tests know"},
 	{"agent/history", library, []string{"agent/state", "agent/verdict", "modernc.org/sqlite", xsys}, "what was seen in the last days, in one file; of verdicts only tests know"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},

@@ -1,6 +1,7 @@
-// Package deploy has what is set up around the agent, elsewhere: a board for
-// Grafana and alert rules for Prometheus. The tests hold them to the metrics
-// that the agent has, and promtool plays the rules.
+// Package deploy has what is set up around the agent: a board for Grafana and
+// alert rules for Prometheus, the unit for systemd, packages and an image. The
+// tests hold board and rules to the metrics that the agent has, have promtool play
+// the rules, and systemd run the unit.
 package deploy
 
 import _ "embed"
@@ -15,3 +16,20 @@ var Board []byte
 //
 //go:embed lifeline.rules.yaml
 var Rules []byte
+
+// Unit is the unit for systemd, with the capabilities of the profile observe and
+// no others.
+//
+//go:embed lifeline.service
+var Unit string
+
+// Act is what turns that unit into one with the profile act.
+//
+//go:embed act.conf
+var Act string
+
+// Policy is the policy file that is installed: it says what could be said, and
+// says nothing.
+//
+//go:embed policy.yaml
+var Policy []byte
