@@ -179,7 +179,7 @@ func (m *machine) run(program string, args ...string) string {
 func (m *machine) state(what string, fits func(*state.State) bool) *state.State {
 	m.t.Helper()
 	const ask = `import sys, urllib.request; sys.stdout.buffer.write(urllib.request.urlopen("http://127.0.0.1:7117/api/v1/state", timeout=20).read())`
-	for deadline := time.Now().Add(30*time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		var s state.State
 		said := m.run("python3", "-c", ask)
 		if json.Unmarshal([]byte(said), &s) == nil && fits(&s) {
