@@ -260,7 +260,7 @@ func nameRows(s *Screen) []row {
 	}
 	for i := range n.Programs {
 		p := &n.Programs[i]
-		text := many(p.Count, "running program")
+		text := many(p.Count, "program")
 		c := word(text)
 		if p.Fails != nil && *p.Fails > 0 {
 			c = painted(bad, fmt.Sprintf("%s, names FAIL for %s", text, verdict.Number(*p.Fails)))
