@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -48,7 +49,10 @@ func compareKnown[T cmp.Ordered](a, b *T) int {
 func connections(m *fact.Machine, q state.Query) (state.Connections, error) {
 	out := state.Connections{Time: m.Time, List: []state.Connection{}}
 	order := sorts[cmp.Or(q.Sort, "bound")]
-	if order == nil {
+	switch {
+	case q.Sort == "age":
+		return out, errors.New("connections are not sorted by age: the kernel does not say when a connection began. Take bound, idle, queue, peer or process")
+	case order == nil:
 		return out, fmt.Errorf("connections are not sorted by %q: take bound, idle, queue, peer or process", q.Sort)
 	}
 	filter := census.Filter{Process: q.Process, PID: q.PID}

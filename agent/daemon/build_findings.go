@@ -17,7 +17,7 @@ const silentCode = "S001"
 // silence is the finding of a verdict of the watch: that of S001.
 func silence(c *verdict.Change) verdict.Finding {
 	f := verdict.Finding{Code: silentCode, Promise: verdict.Silence, Severity: verdict.Fail, Evidence: c.Evidence,
-		Subject: verdict.Values{{Key: "peer", V: c.Addr.String()}, {Key: "netns", V: c.Netns}, {Key: "processes", V: holderNames(c.Processes)}, {Key: "count", V: c.Count}},
+		Subject: append(verdict.AboutPeer(c.Addr, c.Netns, c.Interface), verdict.Value{Key: "processes", V: holderNames(c.Processes)}, verdict.Value{Key: "count", V: c.Count}),
 		Why:     "What was sent to it went unanswered. Programs that use these connections do not know it: writes succeed, reads wait."}
 	f.Title = fmt.Sprintf("%s is silent: %s", c.Addr, many(c.Count, "connection"))
 	if quiet, ok := c.Quiet.Get(); ok {

@@ -61,15 +61,20 @@ func (k *known) fill(s *state.State, now time.Time) {
 	s.Peers = k.peers(now)
 	s.Leaks, s.Names = k.sites, k.names
 	s.Blind = []state.Blind{}
+	told := make(map[string]string) // by which source, by key
 	for _, source := range slices.Sorted(maps.Keys(k.blind)) {
 		for _, b := range k.blind[source] {
 			line := state.Blind{Source: b.Source, Error: b.Error}
 			if b.Needs != "" {
 				line.Needs = &b.Needs
 			}
-			if !slices.ContainsFunc(s.Blind, func(o state.Blind) bool { return o.Source == line.Source && o.Error == line.Error }) {
-				s.Blind = append(s.Blind, line)
+			key := line.Key()
+			by, known := told[key]
+			if known && (by != source || slices.ContainsFunc(s.Blind, func(o state.Blind) bool { return o.Source == line.Source && o.Error == line.Error })) {
+				continue // others see the same gap, a moment later
 			}
+			told[key] = source
+			s.Blind = append(s.Blind, line)
 		}
 	}
 	s.Links, s.Calls, s.Leaks = list(s.Links), list(s.Calls), list(s.Leaks)

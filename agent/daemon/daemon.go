@@ -122,12 +122,12 @@ func (d *Daemon) Connections(_ context.Context, q state.Query) (state.Connection
 }
 
 // WhatIf returns what the death of a network, or of the one peer that it is,
-// would do, by the last census.
+// would do, by the last census. Before the first the error is [state.ErrNotYet].
 func (d *Daemon) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error) {
 	d.looking.RLock()
 	defer d.looking.RUnlock()
 	if d.census == nil {
-		return state.Loss{}, fmt.Errorf("no census was taken yet: ask again in a moment")
+		return state.Loss{}, state.ErrNotYet
 	}
 	peer := dead.String()
 	if dead.IsSingleIP() {

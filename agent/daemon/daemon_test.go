@@ -155,7 +155,7 @@ func TestThisMachine(t *testing.T) {
 	if !found {
 		t.Errorf("%s is not among the connections: %+v", c.LocalAddr(), got)
 	}
-	if l, err := d.WhatIf(t.Context(), netip.MustParsePrefix("203.0.113.0/24")); err != nil || l.Count != 0 {
+	if l, err := d.WhatIf(t.Context(), netip.MustParsePrefix("240.0.0.0/4")); err != nil || l.Count != 0 {
 		t.Errorf("what if nobody dies: %+v, %v", l, err)
 	}
 	if err := stop(); err != nil {
@@ -191,7 +191,7 @@ func TestConnections(t *testing.T) {
 			t.Errorf("%+v: %d of %d, %v", c.q, len(got.List), got.Total, err)
 		}
 	}
-	for _, q := range []state.Query{{Sort: "colour"}, {Peer: "example.com"}} {
+	for _, q := range []state.Query{{Sort: "colour"}, {Sort: "age"}, {Peer: "example.com"}} {
 		if _, err := connections(m, q); err == nil {
 			t.Errorf("%+v was answered", q)
 		}

@@ -66,7 +66,7 @@ var metrics = []Metric{
 	gauge("lifeline_silent_connections", "Connections to peers that are silent."),
 	gauge("lifeline_links", "Pairs of program and peer."),
 	gauge("lifeline_opened_connections_per_second", "Connections opened a second, over the last minute."),
-	gauge("lifeline_resets_per_second", "Resets received or sent a second, over the last minute."),
+	gauge("lifeline_resets_per_second", "Established TCP connections that a reset ended a second, of either end, over the last minute."),
 	gauge("lifeline_retransmitted_segments_per_second", "Segments sent again a second, over the last minute."),
 	gauge("lifeline_conntrack_used_ratio", "How full the fullest table of connection tracking is, from 0 to 1."),
 	gauge("lifeline_file_limit_used_ratio", "How near the process that is nearest is to its limit of open files, from 0 to 1."),

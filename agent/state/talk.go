@@ -57,7 +57,7 @@ type Query struct {
 	Process string // name; "" = all
 	PID     int32
 	State   string
-	Sort    string // count columns: age, idle, bound, queue, peer, process; "" = bound, longest first
+	Sort    string // bound, idle, queue, peer, process; "" = bound, longest first. Not age: the kernel does not say when a connection began
 	After   int    // how many to leave out
 	Most    int    // 0 = 100; at most 1,000
 }

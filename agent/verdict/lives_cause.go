@@ -160,9 +160,11 @@ func peerOf(f *Finding) string {
 // same namespace, where both name one, and of a call only when the peer has not
 // acknowledged it, or would not have been called late when the silence began.
 func sameSilence(root, f *Finding) bool {
-	here, known := root.Subject.Get("netns")
-	if there, named := f.Subject.Get("netns"); known && named && word(here) != word(there) {
-		return false
+	for _, key := range []string{"netns", "interface"} {
+		here, known := root.Subject.Get(key)
+		if there, named := f.Subject.Get(key); known && named && word(here) != word(there) {
+			return false
+		}
 	}
 	if acknowledged, _ := f.Evidence.Get("acknowledged"); acknowledged != true {
 		return true

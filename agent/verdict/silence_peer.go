@@ -3,6 +3,7 @@ package verdict
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -248,9 +249,8 @@ func (v *view) silentFinding(h *hush) Finding {
 		Severity: Fail,
 		Title: fmt.Sprintf("%s is silent: %s, nothing acknowledged for %s",
 			h.addr, count(n, "connection"), span(h.quiet)),
-		Subject: Values{{"peer", h.addr.String()}, {"netns", h.netns},
-			{"processes", v.processes(h.conns)}, {"count", n}},
-		weight: n,
+		Subject: AboutPeer(h.addr, h.netns, h.iface).add("processes", v.processes(h.conns)).add("count", n),
+		weight:  n,
 	}
 	if h.sure != Silent {
 		f.Severity = Warn
@@ -267,6 +267,16 @@ func (v *view) silentFinding(h *hush) Finding {
 		count(h.unanswered, "exchange"), h.addr, capital(endOf(first, last, never)))
 	f.fill = []string{"PEER", h.addr.String()}
 	return f
+}
+
+// AboutPeer begins the subject of a finding about a peer: where its address means
+// nothing without an interface, with that.
+func AboutPeer(addr netip.Addr, netns, iface uint32) Values {
+	about := Values{{"peer", addr.String()}, {"netns", netns}}
+	if iface != 0 {
+		about = about.add("interface", iface)
+	}
+	return about
 }
 
 func (v *view) silentEvidence(h *hush) Values {

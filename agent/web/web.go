@@ -238,7 +238,12 @@ func refuse(w http.ResponseWriter, status int, why string) {
 
 // answer writes a document. Whoever asked may have gone; nobody else minds.
 func answer(w http.ResponseWriter, document any, err error) {
-	if err != nil {
+	switch {
+	case errors.Is(err, state.ErrNotYet):
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, err.Error())
+		return
+	case err != nil:
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}

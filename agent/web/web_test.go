@@ -82,6 +82,9 @@ func (a *agent) Connections(_ context.Context, q state.Query) (state.Connections
 }
 
 func (a *agent) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error) {
+	if dead.Addr().Is6() {
+		return state.Loss{}, state.ErrNotYet
+	}
 	return state.Loss{Peer: dead.String(), Count: 4224}, nil
 }
 
@@ -162,6 +165,7 @@ func TestAPI(t *testing.T) {
 		{"/api/v1/whatif?peer=10.77.1.2/16", 200, `"peer":"10.77.0.0/16"`},
 		{"/api/v1/whatif", 400, "say who dies"},
 		{"/api/v1/whatif?peer=example.com", 400, "no address"},
+		{"/api/v1/whatif?peer=fd00::7", 503, "ask again in a moment"},
 		{"/metrics", 200, "lifeline_up 1"},
 		{"/style.css", 200, "prefers-color-scheme"},
 		{"/api/v1/", 404, "nothing here"},

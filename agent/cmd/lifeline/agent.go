@@ -187,12 +187,13 @@ func agentLog(cmd *cobra.Command) *slog.Logger {
 // levels are those of findings in the log.
 var levels = map[verdict.Severity]slog.Level{verdict.Info: slog.LevelInfo, verdict.Warn: slog.LevelWarn, verdict.Fail: slog.LevelError}
 
-// tellFindings writes where the page is, and each finding that comes or goes, until
-// ctx ends. What a cause explains is not told.
+// tellFindings writes where the page is, each finding that comes or goes, and what
+// cannot be seen, until ctx ends. What a cause explains is not told.
 func tellFindings(ctx context.Context, d *daemon.Daemon, log *slog.Logger, page string) error {
 	tellRights(log)
 	log.Info("watching", "page", page, "run", d.State().Run)
 	open := make(map[string]bool)
+	var unseen gaps
 	for seq := uint64(0); ; {
 		s, err := d.Wait(ctx, seq)
 		if err != nil {
@@ -200,6 +201,7 @@ func tellFindings(ctx context.Context, d *daemon.Daemon, log *slog.Logger, page 
 			return nil
 		}
 		seq = s.Seq
+		unseen.tell(log, s)
 		now := make(map[string]bool)
 		for i := range s.Findings {
 			tellFinding(log, &s.Findings[i], open, now)

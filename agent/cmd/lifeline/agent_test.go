@@ -26,6 +26,7 @@ import (
 // event is a line of lifeline agent --json.
 type event struct {
 	Msg, Level, Page, Code, Title, ID string
+	Source, Error, Needs              string
 }
 
 // A process of its own watches: it says where its page is, a process that has

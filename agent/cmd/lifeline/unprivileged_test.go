@@ -19,6 +19,18 @@ import (
 // prints and its exit code.
 func nobody(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
+	cmd := nobodyCommand(t, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// nobodyCommand is the same, not begun.
+func nobodyCommand(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
 	need.Root(t)
 	dir := t.TempDir()
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
@@ -29,13 +41,9 @@ func nobody(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	program := filepath.Join(dir, "lifeline") // by this name the test binary is the command
 	copyFile(t, os.Args[0], program)
 	cmd := exec.Command(program, args...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &errs, "/"
+	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
-		t.Fatal(err)
-	}
-	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+	return cmd
 }
 
 func copyFile(t *testing.T, from, to string) {
