@@ -14,6 +14,7 @@ const (
 	mostTotals = 64
 	millionth  = 1e6
 	took       = "census_seconds"
+	looked     = "looked" // how long before its record the census was, in ms
 )
 
 // numbers are the whole numbers of totals by name.
@@ -53,7 +54,7 @@ func eachTotal(r *Record, yield func(name string, v int64)) {
 		yield(took, int64(t.Took*millionth))
 	}
 	if ago := r.Time.Sub(t.Looked); ago >= 0 && ago < 24*time.Hour {
-		yield("looked", ago.Milliseconds())
+		yield(looked, ago.Milliseconds())
 	}
 }
 
@@ -75,7 +76,7 @@ func setTotal(t *state.Totals, at time.Time, name string, v int64) {
 		t.TCP[rest] = int(v)
 	case took:
 		t.Took = float64(v) / millionth
-	case "looked":
+	case looked:
 		t.Looked = at.Add(-time.Duration(v) * time.Millisecond)
 	}
 }

@@ -91,7 +91,11 @@ func Past(w io.Writer, past *state.Past, by []string, top int) {
 			fmt.Fprintf(t, "%s\t(%s more)\n", verdict.Number(rest), verdict.Number(len(shown)-top))
 		}
 	}
-	fmt.Fprintf(t, "%s\ttotal at %s\n", verdict.Number(total), clock(past.Time))
+	at := past.Totals.Looked // of the census; its record may be later
+	if at.IsZero() {
+		at = past.Time
+	}
+	fmt.Fprintf(t, "%s\ttotal at %s\n", verdict.Number(total), clock(at))
 	_ = t.Flush()
 }
 
@@ -129,14 +133,7 @@ func Difference(w io.Writer, d *state.Difference, top int) {
 		}
 	}
 	_ = t.Flush()
-	for i := range d.Findings {
-		f := &d.Findings[i]
-		end := "still open"
-		if f.Resolved != nil {
-			end = "ended " + clock(*f.Resolved)
-		}
-		fmt.Fprintf(w, "%s %s  %s (since %s, %s)\n", f.Code, f.Severity, f.Title, clock(f.First), end)
-	}
+	pastFindings(w, "", d.Findings)
 }
 
 // PastJSON writes the census of a moment as one document.

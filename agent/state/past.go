@@ -93,6 +93,50 @@ func (d *Difference) Shorten(most int) {
 	}
 }
 
+// Shift is a change of a peer's connections and when it was.
+type Shift struct {
+	Change           // Programs are those whose connections changed, at most 8
+	Begin  time.Time `json:"begin"` // last census before it
+	End    time.Time `json:"end"`   // first census after it
+	Gap    bool      `json:"gap"`   // nothing was written between the two: it was at some time of that
+}
+
+// Size is by how many connections.
+func (s *Shift) Size() int { return max(s.To-s.From, s.From-s.To) }
+
+// Event is what changed at about the same time, and what was found around it. The
+// records of Begin and End are those to compare, to see all that changed.
+type Event struct {
+	Begin    time.Time     `json:"begin"`
+	End      time.Time     `json:"end"`
+	Shifts   []Shift       `json:"shifts"` // largest first
+	Findings []PastFinding `json:"findings"`
+}
+
+// Span is when it was.
+func (e *Event) Span() (begin, end time.Time) {
+	for i := range e.Shifts {
+		s := &e.Shifts[i]
+		if i == 0 || s.Begin.Before(begin) {
+			begin = s.Begin
+		}
+		if i == 0 || s.End.After(end) {
+			end = s.End
+		}
+	}
+	return begin, end
+}
+
+// Story is when connections changed most.
+type Story struct {
+	From     Moment        `json:"from"`
+	To       Moment        `json:"to"`
+	Before   int           `json:"count_before"`
+	After    int           `json:"count_after"`
+	Events   []Event       `json:"events"`   // earliest first
+	Findings []PastFinding `json:"findings"` // that began or ended at other times
+}
+
 // PastFinding is a [Finding] as it was written last.
 type PastFinding struct {
 	ID       string          `json:"id"`

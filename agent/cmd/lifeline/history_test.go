@@ -86,6 +86,37 @@ func TestDiffOfThePast(t *testing.T) {
 	}
 }
 
+// "When did the 4,224 vanish, and what else changed then?" needs no time.
+func TestWhenTheyVanished(t *testing.T) {
+	path := pastDay(t)
+	stdout, stderr, code := lifeline(t, "history", "--from", "2026-11-20", "--to", "2026-11-20 14:09", "--top", "2", "--history", path)
+	want := `From 2026-11-20 14:00:00 to 2026-11-20 14:09:00: 4,227 connections, then 15.
+
+2026-11-20 14:04:50 to 2026-11-20 14:05:00
+  went  10.77.1.2  4,224 → 0  ws-server
+  came  10.77.1.3  0 → 12     ws-server
+  S001 fail  10.77.1.2 is silent (since 2026-11-20 14:05:00, still open)
+  all of it: lifeline diff --history ` + path + ` --from "2026-11-20 14:04:50" --to "2026-11-20 14:05:00"
+`
+	if code != 0 || stdout != want || stderr != "" {
+		t.Errorf("code %d, %q:\n%s", code, stderr, stdout)
+	}
+	if stdout, _, _ := lifeline(t, "history", "--from", "2026-11-20 14:06", "--to", "2026-11-20 14:09", "--peer", "10.77.1.2", "--history", path); !strings.Contains(stdout, "0 connections, then 0.\nNone came or went meanwhile.\n") {
+		t.Errorf("when nothing happens: %s", stdout)
+	}
+	var s struct {
+		Events []struct {
+			Shifts   []state.Shift
+			Findings []state.PastFinding
+		}
+		Findings []state.PastFinding
+	}
+	document(t, &s, "history", "--from", "2026-11-20", "--to", "2026-11-20 14:09", "--peer", "::ffff:10.77.1.2", "--history", path)
+	if len(s.Events) != 1 || s.Events[0].Shifts[0].From != 4224 || s.Events[0].Findings[0].Code != "S001" || s.Findings == nil {
+		t.Errorf("got %+v", s)
+	}
+}
+
 func TestHistoryUsage(t *testing.T) {
 	path := pastDay(t)
 	for _, test := range []struct {
@@ -99,6 +130,9 @@ func TestHistoryUsage(t *testing.T) {
 		{"census --at 2026-11-01 --history " + path, exitBlind, "lifeline census: no history before 2026-11-20 14:00:00; the agent's began then, "},
 		{"census --at 2h --history /nowhere/history.db", exitBlind, "lifeline census: there is no history at /nowhere/history.db: lifeline agent writes one; "},
 		{"diff", exitUsage, "lifeline diff: --from is missing: take a time such as "},
+		{"history --top 0", exitUsage, "lifeline history: --top 0: take a number from 1 to 1000"},
+		{"history --from 1h --to 2h", exitUsage, "lifeline history: --from "},
+		{"history --to 2026-11-01 --from 2026-10-01 --history " + path, exitBlind, "lifeline history: no history before 2026-11-20 14:00:00; "},
 		{"diff --from 1h --to 2h", exitUsage, "lifeline diff: --from "},
 		{"diff --from 1h --top -1", exitUsage, "lifeline diff: --top -1 is less than nothing"},
 	} {

@@ -1,0 +1,345 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+)
+
+const (
+	// UsualShifts is how many shifts a story tells of when nobody says otherwise.
+	UsualShifts = 10
+
+	// MostShifts is how many it tells of at most.
+	MostShifts = 1000
+
+	// mostPrograms is how many programs a shift names.
+	mostPrograms = 8
+
+	// together is how far apart in time may be what belongs together: it takes some
+	// records until all connections of a program have ended.
+	together = 30 * time.Second
+)
+
+// Story returns when the connections that a filter takes changed most between two
+// moments, and what was found then: the largest shifts, at most so many; 0 means
+// [UsualShifts], and there are [MostShifts] at most. It begins where the history begins
+// when from is before that.
+func (r *Reader) Story(ctx context.Context, f state.Filter, from, to time.Time, most int) (s state.Story, err error) {
+	if most <= 0 {
+		most = UsualShifts
+	}
+	t := teller{most: min(most, MostShifts), now: values{}}
+	err = r.view(ctx, func(v *view) error {
+		s, err = v.story(ctx, &f, from, to, &t)
+		return err
+	})
+	return s, err
+}
+
+func (v *view) story(ctx context.Context, f *state.Filter, from, to time.Time, t *teller) (s state.Story, err error) {
+	before, err := v.at(ctx, from)
+	if early := new(state.BeforeError); errors.As(err, &early) && !early.Begin.IsZero() && early.Begin.Before(to) {
+		before, err = v.at(ctx, early.Begin)
+	}
+	if err != nil {
+		return s, err
+	}
+	after, err := v.at(ctx, to)
+	if err != nil {
+		return s, err
+	}
+	t.from, t.to = before.Time, after.Time
+	if err := v.peers(ctx, f, t); err != nil {
+		return s, err
+	}
+	err = v.each(ctx, func(rows *sql.Rows) error {
+		var id, ms int64
+		var data sql.RawBytes
+		if err := rows.Scan(&id, &ms, &data); err != nil {
+			return err
+		}
+		return t.add(id>>frameBits, time.UnixMilli(ms), data)
+	}, `SELECT frame.id, time, data FROM segment JOIN frame ON frame.id >= segment.id << ? AND frame.id < (segment.id + 1) << ?
+		WHERE segment.first <= ? AND segment.last >= ? ORDER BY frame.id`, frameBits, frameBits, t.to.UnixMilli(), t.from.UnixMilli())
+	if err != nil {
+		return s, err
+	}
+	s = state.Story{From: before.Moment, To: after.Moment, Before: t.before, After: t.count, Events: events(t.shifts())}
+	found, err := v.findings(ctx, t.from, t.to)
+	s.Findings = attach(s.Events, found, f, t.from)
+	return s, err
+}
+
+// peers finds whose connections count.
+func (v *view) peers(ctx context.Context, f *state.Filter, t *teller) error {
+	only := *f
+	only.Total = ""
+	ids, err := v.matching(ctx, &only)
+	if err != nil {
+		return err
+	}
+	t.of, t.peers = make(map[int64]member, len(ids)), make(map[string]*peerNow)
+	return v.each(ctx, func(rows *sql.Rows) error {
+		var id int64
+		var total, peer, program string
+		if err := rows.Scan(&id, &total, &peer, &program); err != nil {
+			return err
+		}
+		if total != "" {
+			t.looked = id
+		}
+		if !ids[id] {
+			return nil
+		}
+		if t.peers[peer] == nil {
+			t.peers[peer] = &peerNow{name: peer}
+		}
+		t.of[id] = member{t.peers[peer], program}
+		return nil
+	}, "SELECT id, total, peer, program FROM series WHERE total IN ('', ?)", looked)
+}
+
+// peerNow is how a peer's connections change.
+type peerNow struct {
+	name     string
+	count    int64
+	change   int64    // by the record that is being read
+	programs []string // of that change
+	shift    shift    // that may go on; none when Begin is zero
+}
+
+// shift has the records too, which may be later than their censuses.
+type shift struct {
+	state.Shift
+	first, last time.Time
+}
+
+type member struct {
+	*peerNow
+	program string
+}
+
+// teller finds the largest shifts while it reads records.
+type teller struct {
+	from, to time.Time
+	most     int
+	of       map[int64]member // series by number
+	peers    map[string]*peerNow
+	count    int // connections now
+	before   int // and at from
+
+	segment int64
+	now     values
+	looked  int64     // series that says how long before its record a census was
+	ago     int64     // value of that
+	last    time.Time // record before; zero when there is none
+	census  time.Time // of that one
+	changed []*peerNow
+	largest []shift
+}
+
+// add takes the next record.
+func (t *teller) add(segment int64, at time.Time, data []byte) error {
+	if at.After(t.to) {
+		return nil
+	}
+	gone := values{} // what the segment before had and this one has not
+	if segment != t.segment {
+		t.segment, gone, t.now, t.ago = segment, t.now, make(values, len(t.now)), 0
+	}
+	err := walk(data, func(id, change int64) {
+		if id == t.looked {
+			t.ago += change
+		}
+		m := t.of[id]
+		if m.peerNow == nil {
+			return
+		}
+		was := t.now[id]
+		now := was + change
+		if now > 0 {
+			t.now[id] = now
+		} else {
+			delete(t.now, id)
+		}
+		if earlier, there := gone[id]; there {
+			was = earlier
+			delete(gone, id)
+		}
+		t.change(m, max(0, now-1)-max(0, was-1))
+	})
+	if err != nil {
+		return err
+	}
+	for id, was := range gone {
+		t.change(t.of[id], -max(0, was-1))
+	}
+	t.settle(at)
+	return nil
+}
+
+func (t *teller) change(m member, by int64) {
+	if by == 0 {
+		return
+	}
+	if len(m.programs) == 0 {
+		t.changed = append(t.changed, m.peerNow)
+	}
+	m.peerNow.change += by
+	m.programs = append(m.programs, m.program)
+}
+
+// settle ends a record: what changed begins a shift, or goes on with one.
+func (t *teller) settle(at time.Time) {
+	census := at.Add(-time.Duration(max(0, t.ago-1)) * time.Millisecond)
+	gap := at.Sub(t.last) > Recorded
+	if at.Before(t.last) { // the clock went back
+		t.last, t.census = at, census
+	}
+	for _, p := range t.changed {
+		from := p.count
+		p.count += p.change
+		t.count += int(p.change)
+		if s := &p.shift; at.After(t.from) && !t.last.IsZero() && p.change != 0 {
+			if s.Begin.IsZero() || (s.To > s.From) != (p.change > 0) || gap || s.Gap || census.Sub(s.End) > together {
+				t.close(p)
+				*s = shift{state.Shift{Change: state.Change{Peer: p.name, From: int(from), Programs: []string{}}, Begin: t.census, Gap: gap}, t.last, at}
+			}
+			s.To, s.End, s.last = int(p.count), census, at
+			for _, program := range p.programs {
+				if len(s.Programs) < mostPrograms && !slices.Contains(s.Programs, program) {
+					s.Programs = append(s.Programs, program)
+				}
+			}
+		}
+		p.change, p.programs = 0, p.programs[:0]
+	}
+	t.changed = t.changed[:0]
+	if t.last, t.census = at, census; !at.After(t.from) {
+		t.before = t.count
+	}
+}
+
+// close ends a shift and keeps it if it is one of the largest.
+func (t *teller) close(p *peerNow) {
+	if p.shift.Begin.IsZero() {
+		return
+	}
+	if t.largest = append(t.largest, p.shift); len(t.largest) >= 2*t.most+100 {
+		t.trim()
+	}
+	p.shift = shift{}
+}
+
+func (t *teller) trim() {
+	slices.SortFunc(t.largest, largestShift)
+	t.largest = t.largest[:min(len(t.largest), t.most)]
+}
+
+func largestShift(a, b shift) int {
+	return cmp.Or(cmp.Compare(b.Size(), a.Size()), a.Begin.Compare(b.Begin), cmp.Compare(a.Peer, b.Peer))
+}
+
+// shifts ends all, and returns the largest.
+func (t *teller) shifts() []shift {
+	for _, p := range t.peers {
+		t.close(p)
+	}
+	t.trim()
+	return t.largest
+}
+
+// events puts together the shifts that begin and end at about the same time.
+func events(largest []shift) []state.Event {
+	list := []state.Event{}
+	for _, s := range largest {
+		i := slices.IndexFunc(list, func(e state.Event) bool {
+			first := e.Shifts[0]
+			return s.Begin.Sub(first.Begin).Abs() <= together && s.End.Sub(first.End).Abs() <= together
+		})
+		if i < 0 {
+			i = len(list)
+			list = append(list, state.Event{Begin: s.first, End: s.last, Findings: []state.PastFinding{}})
+		}
+		e := &list[i]
+		e.Shifts = append(e.Shifts, s.Shift)
+		if s.first.Before(e.Begin) {
+			e.Begin = s.first
+		}
+		if s.last.After(e.End) {
+			e.End = s.last
+		}
+	}
+	slices.SortStableFunc(list, func(a, b state.Event) int { return a.Begin.Compare(b.Begin) })
+	return list
+}
+
+// attach gives each event the findings that began or ended when it did, or that
+// are about one of its peers; the latter come first, of each the most severe. It
+// returns the others that began or ended after from, of those that are about what
+// the filter asks for.
+func attach(list []state.Event, found []state.PastFinding, f *state.Filter, from time.Time) []state.PastFinding {
+	others := []state.PastFinding{}
+	for _, finding := range found {
+		attached := false
+		for i := range list {
+			if e := &list[i]; belongs(&finding, e) {
+				e.Findings, attached = append(e.Findings, finding), true
+			}
+		}
+		asked := (f.Peer == "" || about(&finding, "peer", f.Peer)) && (f.Program == "" || about(&finding, "process", f.Program))
+		if !attached && asked && (finding.First.After(from) || finding.Resolved != nil) {
+			others = append(others, finding)
+		}
+	}
+	for i := range list {
+		e := &list[i]
+		slices.SortStableFunc(e.Findings, func(a, b state.PastFinding) int {
+			return cmp.Or(truth(concerns(&b, e))-truth(concerns(&a, e)), cmp.Compare(gravity(b.Severity), gravity(a.Severity)))
+		})
+	}
+	return others
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func gravity(severity string) int { return slices.Index([]string{"info", "warn", "fail"}, severity) }
+
+// belongs reports a finding that began or ended when an event was, or that was open
+// then and is about it.
+func belongs(f *state.PastFinding, e *state.Event) bool {
+	begin, end := e.Span()
+	begin, end = begin.Add(-together), end.Add(together)
+	near := func(t time.Time) bool { return !t.Before(begin) && !t.After(end) }
+	short := end.Sub(begin) <= 6*together // else all that happens meanwhile is near
+	if short && (near(f.First) || f.Resolved != nil && near(*f.Resolved)) {
+		return true
+	}
+	last := f.Last
+	if f.Resolved != nil {
+		last = *f.Resolved
+	}
+	return !f.First.After(end) && !last.Before(begin) && concerns(f, e)
+}
+
+// concerns reports a finding that is about a peer of an event.
+func concerns(f *state.PastFinding, e *state.Event) bool {
+	return slices.ContainsFunc(e.Shifts, func(s state.Shift) bool { return about(f, "peer", s.Peer) })
+}
+
+// about reports that the ID of a finding names this: see verdict.Identity.
+func about(f *state.PastFinding, key, value string) bool {
+	return slices.Contains(strings.Fields(f.ID), key+"="+value)
+}
