@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/state"
@@ -20,7 +21,7 @@ var (
 
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		"number": verdict.Number, "seconds": secondsText, "bound": boundText, "moment": momentText, "status": statusText,
-		"open": func(f state.Finding) bool { return f.Resolved == nil }, "percent": percentText, "mib": mibText, "value": valueText,
+		"open": func(f state.Finding) bool { return f.Resolved == nil }, "percent": percentText, "mib": mibText, "value": valueText, "first": first, "rest": restText,
 	}).Parse(pageText))
 )
 
@@ -33,6 +34,23 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	send(w, r, "text/html; charset=utf-8", text.Bytes(), packed(text.Bytes()))
+}
+
+// mostRows is how many entries of a list can be read without JavaScript.
+const mostRows = 50
+
+// first are the entries of a list that are shown, rest says of the others.
+func first(list any) any {
+	v := reflect.ValueOf(list)
+	return v.Slice(0, min(v.Len(), mostRows)).Interface()
+}
+
+func restText(list any) template.HTML {
+	n := reflect.ValueOf(list).Len() - mostRows
+	if n <= 0 {
+		return ""
+	}
+	return template.HTML(fmt.Sprintf(`<p class="dim">and %s more, in the <a href="/api/v1/state">JSON</a></p>`, verdict.Number(n)))
 }
 
 // secondsText is a time in seconds as people read it.

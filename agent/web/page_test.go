@@ -249,7 +249,7 @@ func TestNoScript(t *testing.T) {
 	p.Go("http://" + at + "/")
 	text := p.Text()
 	for _, has := range []string{"Lifeline on node-a.example", "broken", "10.77.1.2 is silent: 4,000 connections", "lifeline poke 10.77.1.2", "unanswered_exchanges", "docker.NewEnv",
-		"10.0.0.53", "no answer within 2 s", "never", "10.77.1.2:9000", "late: 10.0.0.53 does not answer"} {
+		"10.0.0.53", "no answer within 2 s", "never", "10.77.1.2:9000", "and 162 more, in the JSON", "late: 10.0.0.53 does not answer"} {
 		if !strings.Contains(text, has) {
 			t.Errorf("without JavaScript it does not say %q", has)
 		}

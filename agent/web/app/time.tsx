@@ -51,7 +51,7 @@ function Between({ from, to: until }: { from: number; to: number }) {
 }
 
 function History({ of: span }: { of: Span }) {
-  const { at } = route.value, end = Date.parse(span.last!) / 1000, first = Date.parse(span.first!) / 1000;
+  const { at } = route.value, first = Date.parse(span.first!) / 1000, end = Math.max(Date.parse(span.last!) / 1000 + 1, first + 10);
   const begin = window_.value === "all" ? first : Math.max(first, end - Number(window_.value)), step = Math.max(10, Math.ceil((end - begin) / points));
   const query = new URLSearchParams({ from: iso(begin), to: iso(end), step: String(step) });
   if (of.value) query.set("peer", of.value);
