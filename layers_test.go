@@ -71,6 +71,7 @@ var layers = []layer{
 	{"agent/export", library, []string{".", "agent/fact", "agent/state", "agent/verdict", prom}, "tells other systems: metrics and alerts, bounded both"},
 	{"agent/deploy", library, []string{"agent/export", "agent/policy", "agent/profile", "agent/state", yaml}, "board, alert rules, unit and packages, held to what there is; of all this only its tests know"},
 	{"agent/history", library, []string{"agent/state", "agent/verdict", "modernc.org/sqlite", xsys}, "what was seen in the last days, in one file; of verdicts only tests know"},
+	{"agent/audit", library, []string{"agent/state", xsys}, "what the agent did, on the disk before it does it"},
 	{"agent/census", pure, []string{"agent/fact", "bound"}, "how many there are: counting over facts, no source needed"},
 	{"agent/nodeset", pure, nil, "names of hosts in short: web[01-32]"},
 	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},

@@ -13,6 +13,10 @@ import (
 	"github.com/lifeline-go/lifeline/bound"
 )
 
+// signsApart is how far apart looks for a sign of life are at the least, so that a
+// cut that is not paced does not spend its time on them.
+const signsApart = 25 * time.Millisecond
+
 // ErrAlive is the first sign of life: what was held for silent is not, and what
 // was not done by then must not be done.
 var ErrAlive = errors.New("there is a sign of life")
@@ -30,11 +34,16 @@ type end struct {
 // connection. since is when the look began that the verdict rests on.
 //
 // Looking again costs a few microseconds for each TCP socket of the namespaces
-// concerned. What cannot be looked at is an error too, so that nothing is cut
+// concerned, and is done 40 times a second at most. What cannot be looked at is an error too, so that nothing is cut
 // blindly.
 func StillSilent(m *fact.Machine, since time.Time) func(ctx context.Context, left []*fact.Socket) error {
 	var sockets []fact.Socket // room that each look uses again
+	var looked time.Time
 	return func(_ context.Context, left []*fact.Socket) error {
+		if time.Since(looked) < signsApart {
+			return nil
+		}
+		defer func() { looked = time.Now() }()
 		ends := make(map[end]bool)
 		spaces := make(map[uint32]bool)
 		for _, s := range left {

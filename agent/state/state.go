@@ -149,15 +149,35 @@ type Blind struct {
 
 // Act is one thing that was done, or would have been: a line of the audit log.
 type Act struct {
-	Time    time.Time `json:"time"`
-	Act     string    `json:"act"`     // cut, tune, evac, poke
-	By      string    `json:"by"`      // policy, page, shutdown
-	Why     string    `json:"why"`     // ID of the finding, or what asked
-	Target  string    `json:"target"`  // in words
-	Done    int       `json:"done"`    // connections
-	Left    int       `json:"left"`    // selected and not touched
-	Dry     bool      `json:"dry_run"` // it was only said what would be done
-	Outcome string    `json:"outcome"` // in one line
-	Error   string    `json:"error"`
-	Undo    string    `json:"undo"` // a command; "" where there is none
+	ID      string     `json:"id"` // of this act alone
+	Time    time.Time  `json:"time"`
+	Ended   *time.Time `json:"ended"`   // nil: it is under way; or, as Outcome says then, nobody knows what came of it
+	Act     string     `json:"act"`     // cut, tune, evac
+	By      string     `json:"by"`      // policy, page, shutdown
+	Why     string     `json:"why"`     // ID of the finding, or what asked
+	Target  string     `json:"target"`  // in words
+	Done    int        `json:"done"`    // connections
+	Left    int        `json:"left"`    // selected and not touched
+	Dry     bool       `json:"dry_run"` // it was only said what would be done
+	Outcome string     `json:"outcome"` // in one line
+	Error   string     `json:"error"`
+	Undo    string     `json:"undo"` // a command; "" where there is none
 }
+
+// Plan is an act that was asked for and waits for the word to do it: a dry run.
+type Plan struct {
+	ID      string    `json:"plan"`
+	Act     string    `json:"act"`
+	Target  string    `json:"target"`  // in words
+	Count   int       `json:"count"`   // connections that it would touch
+	Text    string    `json:"text"`    // what it would do
+	Expires time.Time `json:"expires"` // it is done by then or not at all
+}
+
+// Refusal is why something that was asked for is not done.
+type Refusal struct {
+	Why   string
+	Stale bool // it was allowed once: what it rests on is over, or it was done already
+}
+
+func (r *Refusal) Error() string { return r.Why }

@@ -27,21 +27,10 @@ const (
 	// lifted by then, which stops the cut.
 	mostSilent = 1024
 
-	// askedOthers is how many other peers are asked when none was heard since a
-	// peer fell silent.
-	askedOthers = 5
-
-	// signsApart is how far apart looks for a sign of life are during a cut that
-	// is not paced.
-	signsApart = 25 * time.Millisecond
-
 	leastAsk, mostAsk = 250 * time.Millisecond, time.Hour
 )
 
-var (
-	errFell    = errors.New("a verdict fell")
-	errOwnLink = errors.New("no other peer of this network namespace answers either, so it may be this machine's own link; --even-all cuts all the same")
-)
+var errFell = errors.New("a verdict fell")
 
 // parseAsk checks --ask.
 func parseAsk(ask time.Duration) error {
@@ -229,21 +218,11 @@ func (s *silentCut) note(r *act.CutReport, stopped error) {
 // batch is the log line of each batch.
 func (s *silentCut) batch(r act.CutReport) { logBatch(s.cmd, r) }
 
-// stillSilent is act.StillSilent, not asked more often than it costs little. The
-// verdict rests on a look of which only the end is known; who is silent was
-// silent for much longer before.
+// stillSilent is act.StillSilent. The verdict rests on a look of which only the
+// end is known; who is silent was silent for much longer before.
 func (s *silentCut) stillSilent(m *fact.Machine) func(context.Context, []*fact.Socket) error {
 	const look = 100 * time.Millisecond
-	still := act.StillSilent(m, m.Time.Add(-look))
-	var last time.Time
-	return func(ctx context.Context, left []*fact.Socket) error {
-		if !last.IsZero() && time.Since(last) < signsApart {
-			return nil
-		}
-		err := still(ctx, left)
-		last = time.Now()
-		return err
-	}
+	return act.StillSilent(m, m.Time.Add(-look))
 }
 
 // complete looks again, for the owners, and keeps what the filter takes.
@@ -272,35 +251,12 @@ func (s *silentCut) ownLink(ctx context.Context, p *fallen) error {
 		return nil
 	}
 	c := choice{want: s.choice.want}
-	_, all, err := c.look(ctx)
+	m, _, err := c.look(ctx)
 	if err != nil {
 		return err
 	}
-	asking, stop := context.WithCancel(ctx)
-	defer stop()
-	others := p.others[:min(len(p.others), askedOthers)]
-	answers := make(chan bool, len(others))
-	for _, other := range others {
-		var sockets []*fact.Socket
-		for _, socket := range all {
-			if socket.Netns == other.Netns && socket.Remote.Addr() == other.Addr {
-				sockets = append(sockets, socket)
-			}
-		}
-		go func() {
-			r, _ := act.Poke(asking, sockets)
-			answers <- r.Verdict == act.Alive
-		}()
-	}
-	alive := false
-	for range others {
-		if <-answers && !alive {
-			alive = true
-			stop()
-		}
-	}
-	if !alive {
-		return errOwnLink
+	if !node.AnyAnswers(ctx, m, p.others) {
+		return fmt.Errorf("%w; --even-all cuts all the same", node.ErrOwnLink)
 	}
 	return nil
 }
