@@ -25,6 +25,8 @@ type peerKey struct {
 type known struct {
 	policy   *policy.Policy // nil = watch all
 	told     state.Policy
+	acts     []state.Act   // newest first
+	cannot   []state.Blind // acts that are allowed and cannot be done
 	life     verdict.Lives
 	counts   counts
 	names    *state.Names
@@ -60,7 +62,7 @@ func (k *known) fill(s *state.State, now time.Time) {
 	k.rates.fill(&s.Totals)
 	s.Peers = k.peers(now)
 	s.Leaks, s.Names = k.sites, k.names
-	s.Blind = []state.Blind{}
+	s.Blind = append([]state.Blind{}, k.cannot...)
 	told := make(map[string]string) // by which source, by key
 	for _, source := range slices.Sorted(maps.Keys(k.blind)) {
 		for _, b := range k.blind[source] {
@@ -78,7 +80,7 @@ func (k *known) fill(s *state.State, now time.Time) {
 		}
 	}
 	s.Links, s.Calls, s.Leaks = list(s.Links), list(s.Calls), list(s.Leaks)
-	s.Acts, s.Agent.Policy.Acts = []state.Act{}, list(s.Agent.Policy.Acts)
+	s.Acts, s.Agent.Policy.Acts = list(k.acts), list(s.Agent.Policy.Acts)
 }
 
 // list is never null in JSON.

@@ -46,6 +46,8 @@ type Options struct {
 	Naming  node.Naming      // what to look at of names; the nameservers are asked whatever its Probe says, unless Passive
 	Passive bool             // send nothing: ask no nameserver, poke nobody
 	History string           // where its history is kept, as it is published; "" = nowhere
+
+	Namespaces node.Namespaces // whose sockets are looked at; of leaks always those of all
 }
 
 // Daemon watches this machine. Use [New], then [Daemon.Run], once.
@@ -91,6 +93,12 @@ func (d *Daemon) State() *state.State { return d.published.Load() }
 // SetHistory says how it stands with the history: problem is why it is not
 // written, "" when it is.
 func (d *Daemon) SetHistory(problem string) { d.notStored.Store(&problem) }
+
+// SetActs says what was done to connections, newest first, and what is allowed and
+// cannot be done. Both are not changed afterwards.
+func (d *Daemon) SetActs(acts []state.Act, blind []state.Blind) {
+	d.take(func(k *known) { k.acts, k.cannot = acts, blind })
+}
 
 // Wait returns the latest State as soon as its number is greater than seq. It
 // ends with the error of ctx.

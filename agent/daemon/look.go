@@ -68,7 +68,7 @@ func (d *Daemon) watchPeers(ctx context.Context) (time.Duration, error) {
 	n := node.New()
 	defer n.Close()
 	silent := make(map[peerKey]verdict.Change)
-	err := n.WatchPeers(ctx, node.PeerWatch{Passive: d.options.Passive}, func(m *fact.Machine, changes []verdict.Change) error {
+	err := n.WatchPeers(ctx, node.PeerWatch{Of: d.options.Namespaces, Passive: d.options.Passive}, func(m *fact.Machine, changes []verdict.Change) error {
 		for _, c := range changes {
 			key := peerKey{c.Netns, c.Interface, c.Addr}
 			if delete(silent, key); c.Verdict == verdict.Silent {
@@ -93,7 +93,7 @@ func (d *Daemon) watchPeers(ctx context.Context) (time.Duration, error) {
 // lookCensus takes a census, and judges it by the one before.
 func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, error) {
 	began, used := time.Now(), processor()
-	m, err := n.Look(ctx, node.Want{Full: true, Held: true})
+	m, err := n.Look(ctx, node.Want{Full: true, Held: true, Namespaces: d.options.Namespaces})
 	if err != nil {
 		return 0, err
 	}

@@ -10,7 +10,7 @@ import (
 // SetPolicy puts a policy in force, from the next State on, and publishes told
 // as what it is. Nothing that was seen is forgotten: what one policy leaves out
 // is there again with the next. Names that it watches are looked up at once. It
-// acts on nothing; see [state.Policy.Acts].
+// acts on nothing: package guard does.
 func (d *Daemon) SetPolicy(p *policy.Policy, told state.Policy) {
 	told.Acts = list(slices.Clone(told.Acts))
 	anew := false

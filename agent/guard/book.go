@@ -1,0 +1,194 @@
+//go:build linux
+
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/audit"
+	"github.com/lifeline-go/lifeline/agent/policy"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
+	"github.com/lifeline-go/lifeline/agent/state"
+)
+
+// underWay is the Outcome of an act that has begun.
+const underWay = "under way"
+
+// tellEvery is how often is published how far an act is.
+const tellEvery = 500 * time.Millisecond
+
+// book is what was done, as it is published and as it is written down.
+type book struct {
+	mu    sync.Mutex
+	log   *audit.Log  // nil until something may be done
+	acts  []state.Act // newest first
+	blind []state.Blind
+	said  time.Time // when the progress of an act was published
+	tell  sync.Mutex
+}
+
+func (b *book) close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.log == nil {
+		return nil
+	}
+	err := b.log.Close()
+	b.log = nil
+	return err
+}
+
+// open opens the log where it is not open yet.
+func (b *book) open(path string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.log != nil {
+		return nil
+	}
+	log, err := audit.Open(path)
+	if err == nil {
+		b.log = log
+	}
+	return err
+}
+
+// put makes an act the one with its ID, or the newest.
+func (b *book) put(a state.Act) {
+	if i := slices.IndexFunc(b.acts, func(o state.Act) bool { return o.ID == a.ID }); i >= 0 {
+		b.acts[i] = a
+		return
+	}
+	b.acts = slices.Insert(b.acts, 0, a)
+	b.acts = b.acts[:min(len(b.acts), state.MostActs)]
+}
+
+// prepare says what a policy allows that cannot be done here.
+func (g *Guard) prepare(p *policy.Policy) {
+	blind := lacking(p)
+	if allowsAny(p) {
+		if err := g.book.open(g.options.Audit); err != nil {
+			blind = append(blind, state.Blind{Source: "acts", Error: fmt.Sprintf("nothing is done: %v", err)})
+		}
+	}
+	g.book.mu.Lock()
+	g.book.blind = blind
+	g.book.mu.Unlock()
+	g.publish()
+}
+
+func allowsAny(p *policy.Policy) bool { return p.Cut != nil || len(p.Tune) > 0 || p.Evac != nil }
+
+// lacking are the rights that acts of a policy need and this process has not.
+func lacking(p *policy.Policy) (blind []state.Blind) {
+	for _, need := range []struct {
+		allowed bool
+		act     string
+		names   string
+		rights  []uint
+	}{
+		{p.Cut != nil, "cut", "CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}},
+		{len(p.Tune) > 0, "tune", "CAP_BPF and CAP_NET_ADMIN", []uint{unix.CAP_BPF, unix.CAP_NET_ADMIN}},
+		{p.Evac != nil, "evac", "CAP_NET_ADMIN and CAP_NET_RAW", []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}},
+	} {
+		if need.allowed && slices.ContainsFunc(need.rights, func(c uint) bool { return !capability.Held(c) }) {
+			blind = append(blind, state.Blind{Source: "acts", Error: fmt.Sprintf("the policy allows %s, and this agent has not the right to do it", need.act), Needs: &need.names})
+		}
+	}
+	return blind
+}
+
+// publish tells the agent what was done and what cannot be.
+func (g *Guard) publish() {
+	b := &g.book
+	b.mu.Lock()
+	acts, blind := slices.Clone(b.acts), slices.Clone(b.blind)
+	b.mu.Unlock()
+	g.options.Agent.SetActs(acts, blind)
+}
+
+func (g *Guard) told(a state.Act) {
+	g.publish()
+	if g.options.Told != nil {
+		g.book.tell.Lock()
+		defer g.book.tell.Unlock()
+		g.options.Told(a)
+	}
+}
+
+// begin writes down that an act begins. With an error it must not: that is
+// told, as an act that was not done.
+func (g *Guard) begin(a state.Act) (state.Act, error) {
+	a.ID, a.Time, a.Outcome = newID(), time.Now(), underWay
+	b := &g.book
+	err := b.open(g.options.Audit)
+	b.mu.Lock()
+	if err == nil {
+		err = b.log.Begin(a)
+	}
+	if err != nil {
+		now := time.Now()
+		a.Ended, a.Outcome, a.Error = &now, "not done, because it could not be written down", err.Error()
+	}
+	b.put(a)
+	b.mu.Unlock()
+	g.told(a)
+	return a, err
+}
+
+// progress tells how far an act is.
+func (g *Guard) progress(a state.Act) {
+	b := &g.book
+	b.mu.Lock()
+	b.put(a)
+	due := time.Since(b.said) >= tellEvery
+	if due {
+		b.said = time.Now()
+	}
+	b.mu.Unlock()
+	if due {
+		g.publish()
+	}
+}
+
+// end writes down what came of an act that was begun.
+func (g *Guard) end(a state.Act, outcome string, err error) state.Act {
+	now := time.Now()
+	a.Ended, a.Outcome = &now, outcome
+	if err != nil {
+		a.Error = err.Error()
+	}
+	g.book.mu.Lock()
+	failed := errors.New("it is closed")
+	if g.book.log != nil {
+		failed = g.book.log.End(a)
+	}
+	if failed != nil {
+		a.Error = errors.Join(err, fmt.Errorf("what came of it is not written down yet: %w", failed)).Error()
+	}
+	g.book.put(a)
+	g.book.mu.Unlock()
+	g.told(a)
+	return a
+}
+
+// leave tells of an act that the policy allows and that was left out, and why.
+func (g *Guard) leave(a state.Act, why string) state.Act {
+	a.ID, a.Time = newID(), time.Now()
+	if g.book.open(g.options.Audit) != nil {
+		a.Outcome = why
+		now := a.Time
+		a.Ended = &now
+		g.book.mu.Lock()
+		g.book.put(a)
+		g.book.mu.Unlock()
+		g.told(a)
+		return a
+	}
+	return g.end(a, why, nil)
+}

@@ -1,0 +1,183 @@
+//go:build linux
+
+package guard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/bound"
+)
+
+const (
+	planFor   = 60 * time.Second // a plan is kept
+	mostPlans = 16               // at a time; the oldest goes first
+
+	// answerWithin is how long who asked waits for an act to end. It goes on.
+	answerWithin = 5 * time.Second
+)
+
+// plans are those that wait to be done.
+type plans struct {
+	mu  sync.Mutex
+	all []planned
+}
+
+type planned struct {
+	state.Plan
+	target *target
+}
+
+// Plan says what an act that the policy allows would do: a dry run. It is kept
+// for a minute, for [Guard.Do]. The error is a [*state.Refusal] when it is not
+// allowed.
+func (g *Guard) Plan(ctx context.Context, act, finding string) (state.Plan, error) {
+	if act != "cut" {
+		return state.Plan{}, fmt.Errorf("%q is no act that can be asked for: cut is one", act)
+	}
+	f := g.current(finding)
+	if f == nil {
+		return state.Plan{}, fmt.Errorf("no open finding has the ID %q", finding)
+	}
+	p := g.policy.Load()
+	if err := allowed(mayCut(p, f), f); err != nil {
+		return state.Plan{}, err
+	}
+	t, err := g.aim(ctx, p, f)
+	if err != nil {
+		return state.Plan{}, err
+	}
+	if len(t.sockets) == 0 {
+		return state.Plan{}, &state.Refusal{Why: "no connection is left that the policy lets the agent touch", Stale: true}
+	}
+	n := planned{target: t, Plan: state.Plan{ID: newID(), Act: act, Target: t.inWords(), Count: len(t.sockets), Expires: time.Now().Add(planFor)}}
+	n.Text = fmt.Sprintf("Would cut %s, at %s, in %s. It stops at the first sign of life, and cannot be undone.", n.Target, t.rate, bound.Format(t.rate.Duration(n.Count)))
+	g.plans.put(n)
+	return n.Plan, nil
+}
+
+func allowed(yes bool, f *state.Finding) error {
+	if yes {
+		return nil
+	}
+	return &state.Refusal{Why: fmt.Sprintf("the policy does not allow to cut on %s: it takes acts: cut: {on: [%s]} in the file of --policy", f.Code, f.Code)}
+}
+
+func (p *plans) put(n planned) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.all = slices.DeleteFunc(p.all, func(o planned) bool { return now.After(o.Expires) })
+	if len(p.all) == mostPlans {
+		p.all = slices.Delete(p.all, 0, 1)
+	}
+	p.all = append(p.all, n)
+}
+
+// take returns a plan that is good, once.
+func (p *plans) take(id string) (planned, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.all, func(o planned) bool { return o.ID == id })
+	if i < 0 {
+		return planned{}, &state.Refusal{Why: "there is no such plan: it was done, or is older than a minute; ask for another", Stale: true}
+	}
+	n := p.all[i]
+	p.all = slices.Delete(p.all, i, i+1)
+	if time.Now().After(n.Expires) {
+		return planned{}, &state.Refusal{Why: "the plan is older than a minute: ask for another", Stale: true}
+	}
+	return n, nil
+}
+
+// Do does what a plan said, to the connections that it counted and no others. It
+// returns what came of it, or within 5 s how far it is: it goes on then, whether
+// or not ctx does. A plan is done once.
+func (g *Guard) Do(ctx context.Context, plan string) (state.Act, error) {
+	n, err := g.plans.take(plan)
+	if err != nil {
+		return state.Act{}, err
+	}
+	f := g.current(n.target.finding.ID)
+	if f == nil || f.Times != n.target.finding.Times {
+		return state.Act{}, &state.Refusal{Why: "the finding is over: nothing is done", Stale: true}
+	}
+	if err := allowed(mayCut(g.policy.Load(), f), f); err != nil {
+		return state.Act{}, err
+	}
+	select {
+	case <-g.closing:
+		return state.Act{}, &state.Refusal{Why: "the agent ends: nothing is done", Stale: true}
+	default:
+	}
+	var now latest
+	ended := make(chan error, 1)
+	g.hands.Add(1)
+	go func() {
+		defer g.hands.Done()
+		ended <- g.byHand(context.WithoutCancel(ctx), n.target, now.set)
+	}()
+	late := time.NewTimer(answerWithin)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		if a := now.get(); a.ID != "" {
+			return a, nil
+		}
+		return state.Act{}, err
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return now.get(), nil
+}
+
+// byHand does what a person asked for, who was shown it, until the agent ends.
+func (g *Guard) byHand(ctx context.Context, t *target, shown func(state.Act)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stopped := make(chan struct{})
+	defer close(stopped)
+	go func() {
+		select {
+		case <-g.closing:
+			cancel()
+		case <-stopped:
+		}
+	}()
+	a := state.Act{Act: "cut", By: "page", Why: t.finding.ID}
+	if err := t.ownLink(ctx); err != nil {
+		a.Target, a.Left = t.inWords(), len(t.sockets)
+		shown(g.leave(a, "left alone: "+err.Error()))
+		return nil
+	}
+	return g.cut(ctx, t, a, shown)
+}
+
+// latest is how an act stands.
+type latest struct {
+	mu sync.Mutex
+	a  state.Act
+}
+
+func (l *latest) set(a state.Act) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.a = a
+}
+
+func (l *latest) get() state.Act {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.a
+}
+
+// Acts are the latest, newest first.
+func (g *Guard) Acts() []state.Act {
+	g.book.mu.Lock()
+	defer g.book.mu.Unlock()
+	return slices.Clone(g.book.acts)
+}
