@@ -50,6 +50,7 @@ var dependencies = map[string]map[string]string{
 		"github.com/charmbracelet/x/ansi":     "how many columns a text takes; bubbletea draws by it",
 		"github.com/cilium/ebpf":              "loads BPF objects without cgo or a compiler on the machine",
 		"github.com/coder/websocket":          "the lab's server and clients, as users write them; it has no dependencies itself",
+		"github.com/godbus/dbus/v5":           "systemd's word that the machine goes down: signals, a lock that is a descriptor, a bus that comes back; nameways asks one question and needs none of it",
 		"github.com/mdlayher/netlink":         "netlink messages and attributes",
 		"github.com/prometheus/client_golang": "metrics in the format that Prometheus reads, and the check of their names",
 		"github.com/rogpeppe/go-internal":     "testscript: the command is tested as it is typed; txtar: programs that the lab builds, each in one file",

@@ -38,6 +38,7 @@ const (
 	prom    = "github.com/prometheus/client_golang"
 	yaml    = "go.yaml.in/yaml/v3"
 	xansi   = "github.com/charmbracelet/x/ansi"
+	godbus  = "github.com/godbus/dbus/v5"
 )
 
 // layers is the architecture: source → fact → verdict → show. A package that
@@ -98,6 +99,8 @@ var layers = []layer{
 
 	{"agent/node", library, []string{"agent/fact", "agent/verdict", "agent/act", "bound", "agent/source/*", xsys}, "joins the sources into one look, and watches peers: what looking leaves open, a poke settles"},
 	{"agent/daemon", library, []string{"agent/fact", "agent/profile", "agent/verdict", "agent/state", "agent/policy", "agent/census", "agent/node", "bound", xsys}, "the agent's loop: asks every source at its own pace, and publishes states"},
+	{"agent/guard", library, []string{"agent/act", "agent/act/evac", "agent/act/tune", "agent/audit", "agent/census", "agent/fact", "agent/node", "agent/policy", "agent/source/*", "agent/state", "agent/verdict", "bound", xsys}, "does what the policy allows, by findings and notices: the only one that acts without a person"},
+	{"agent/notice", library, []string{".", "agent/state", godbus, xsys}, "tells that this machine is about to go: systemd's word, or a program's"},
 	{"agent/web", library, []string{"agent/history", "agent/state", "agent/verdict", "bound"}, "the agent's API, stream and page; of the history only its tests know"},
 	{"agent/web/chromium", support, []string{"internal/need"}, "a real browser for the tests of the page"},
 	{"agent/top", pure, []string{"agent/fact", "agent/state", "agent/verdict", "bound", xansi}, "the screen of lifeline top: states and keys in, lines out"},

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -170,7 +169,7 @@ func (g *Guard) aim(ctx context.Context, p *policy.Policy, f *state.Finding) (*t
 		return t, err
 	}
 	var interfaces []uint32
-	for _, s := range act.Select(t.m, census.Filter{Peer: netip.PrefixFrom(t.peer, t.peer.BitLen())}, int32(os.Getpid())) {
+	for _, s := range act.Select(t.m, census.Filter{Peer: netip.PrefixFrom(t.peer, t.peer.BitLen())}, g.self) {
 		if s.Netns != t.netns || !touches(p, t.m, s) {
 			continue
 		}

@@ -12,6 +12,7 @@ package guard
 import (
 	"context"
 	"crypto/rand"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -45,6 +46,7 @@ type Options struct {
 type Guard struct {
 	options Options
 	policy  atomic.Pointer[policy.Policy]
+	self    int32         // whose sockets are never touched: this process
 	changed chan struct{} // the policy has
 
 	cutting chan struct{} // its one place is taken by who cuts, so that the pace is that of all
@@ -60,7 +62,7 @@ type Guard struct {
 // New returns a Guard that has no policy, and so does nothing. It reads what was
 // done before.
 func New(o Options) *Guard {
-	g := &Guard{options: o, changed: make(chan struct{}, 1), cutting: make(chan struct{}, 1), closing: make(chan struct{})}
+	g := &Guard{options: o, self: int32(os.Getpid()), changed: make(chan struct{}, 1), cutting: make(chan struct{}, 1), closing: make(chan struct{})}
 	g.policy.Store(&policy.Policy{})
 	g.book.acts, _ = audit.Read(o.Audit) // who may not read it may not act either, and is told so then
 	g.publish()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -164,7 +163,7 @@ func (g *Guard) ofCgroup(ctx context.Context, c *tune.Cgroup) (*fact.Machine, []
 	if err != nil {
 		return nil, nil, err
 	}
-	chosen := act.Select(m, census.Filter{}, int32(os.Getpid()))
+	chosen := act.Select(m, census.Filter{}, g.self)
 	return m, slices.DeleteFunc(chosen, func(s *fact.Socket) bool { return !c.Has(s) }), nil
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/daemon"
 	"github.com/lifeline-go/lifeline/agent/export"
+	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
@@ -43,6 +44,8 @@ type agentFlags struct {
 	policy, webhook   string
 	history           historyFlags
 	passive           bool
+	netns             string
+	acts              actFlags
 }
 
 func newAgent() *cobra.Command {
@@ -52,8 +55,12 @@ func newAgent() *cobra.Command {
 		Short: "Keeps watch, and shows what it knows on a page and by an API",
 		Long: "Watches this machine until it is told to end: peers all the time, sockets, calls and leaks every 10 s or\n" +
 			"so, names every minute; each on its own, so that none holds up another. It prints the address of its\n" +
-			"page, and one line for each finding that comes or goes. It changes nothing. It asks nameservers one\n" +
-			"question a minute and pokes peers that do not answer; with --passive it sends nothing.\n\n" +
+			"page, and one line for each finding that comes or goes. It asks nameservers one question a minute and\n" +
+			"pokes peers that do not answer; with --passive it sends nothing.\n\n" +
+			"It changes nothing but what the acts of its policy file allow (docs/policy.md). Of each act there is a line\n" +
+			"in the file of --audit before it begins, and another with what came of it; where that cannot be written\n" +
+			"nothing is done. An evac is done when systemd says that the machine goes down, when lifeline agent\n" +
+			"notify-shutdown does, and when the agent is told to end while the file of --shutdown-file exists.\n\n" +
 			"The page and the API (/api/v1/state, /api/v1/stream, /metrics) are for this machine. Elsewhere they are\n" +
 			"only served with --token-file, whose token each request must carry: Authorization: Bearer TOKEN. It is not\n" +
 			"encrypted: put it behind a proxy or a tunnel that is.",
@@ -67,9 +74,12 @@ func newAgent() *cobra.Command {
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:7117", "`address` and port of page and API")
 	flags.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that requests must carry; needed off loopback")
 	flags.BoolVar(&f.passive, "passive", false, "send nothing: ask no nameserver, poke no peer")
-	flags.StringVar(&f.policy, "policy", "", "policy `file`: what to watch and to leave out; read again on SIGHUP (docs/policy.md)")
+	flags.StringVar(&f.policy, "policy", "", "policy `file`: what to watch, to leave out and to do; read again on SIGHUP (docs/policy.md)")
 	flags.StringVar(&f.webhook, "webhook", "", "`URL` of an Alertmanager, or what takes its alerts, to tell of findings")
 	f.history.add(flags)
+	flags.StringVar(&f.netns, "netns", "", "network namespace: all, self, a PID, a `name` of /run/netns or a path (default all)")
+	f.acts.add(flags)
+	cmd.AddCommand(newNotifyShutdown())
 	cmd.Annotations = map[string]string{exitCodes: "0 ended by a signal, 2 wrong usage, 3 could not begin or go on"}
 	return cmd
 }
@@ -136,6 +146,10 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
+	of, err := node.ParseNamespaces(f.netns)
+	if err != nil {
+		return usageError{err}
+	}
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 	debug.SetGCPercent(garbage)
@@ -143,8 +157,9 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if err != nil {
 		return blindError{fmt.Errorf("cannot listen: %w", err)}
 	}
-	d := daemon.New(daemon.Options{Version: versionText(), Rights: rights(), Naming: naming(!f.passive), Passive: f.passive, History: past.kept()})
+	d := daemon.New(daemon.Options{Version: versionText(), Rights: rights(), Naming: naming(!f.passive), Passive: f.passive, History: past.kept(), Namespaces: of})
 	log, page := agentLog(cmd), "http://"+l.Addr().String()+"/"
+	acts := newAgentActs(f, d, of, log)
 	var hook *export.Webhook
 	if told.webhook != "" {
 		hook = &export.Webhook{URL: told.webhook, Page: page}
@@ -154,7 +169,8 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 		func() error { return d.Run(ctx) },
 		func() error { return web.Serve(ctx, l, served) },
 		func() error { return tellFindings(ctx, d, log, page) },
-		func() error { return told.follow(ctx, d, log) },
+		func() error { return told.follow(ctx, log, d.SetPolicy, acts.setPolicy) },
+		func() error { return acts.run(ctx, f.policy != "") },
 		func() error { return past.run(ctx, d, log) },
 	}
 	if hook != nil {

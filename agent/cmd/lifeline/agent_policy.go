@@ -22,8 +22,8 @@ import (
 // again on SIGHUP, and by flags.
 type agentPolicy struct {
 	path    string         // "" = no file
-	webhook string         // where alerts go; "" = nowhere
 	passive bool           // nothing may be sent
+	webhook string         // where alerts go; "" = nowhere
 	now     *policy.Policy // in force
 	told    state.Policy
 }
@@ -38,20 +38,25 @@ func readAgentPolicy(path, webhook string, passive bool) (*agentPolicy, error) {
 		}
 	}
 	if path != "" {
-		p, err := readPolicy(path, passive)
+		p, err := a.read()
 		if err != nil {
 			return nil, fmt.Errorf("--policy: %w", err)
 		}
-		a.now, a.told = p, state.Policy{Path: path, Loaded: time.Now()}
+		a.take(p)
 	}
 	a.webhook = cmp.Or(webhook, a.now.Webhook)
 	return a, nil
 }
 
-// readPolicy reads a policy file. What the agent does not do it refuses: nobody
-// may rely on an act that never comes.
-func readPolicy(path string, passive bool) (*policy.Policy, error) {
-	file, err := os.Open(path)
+// take makes a policy the one that is in force.
+func (a *agentPolicy) take(p *policy.Policy) {
+	a.now, a.told = p, state.Policy{Path: a.path, Loaded: time.Now(), Acts: p.Acts()}
+}
+
+// read reads the policy file. What the agent does not do it refuses: nobody may
+// rely on what never comes.
+func (a *agentPolicy) read() (*policy.Policy, error) {
+	file, err := os.Open(a.path)
 	if err != nil {
 		return nil, err
 	}
@@ -63,45 +68,46 @@ func readPolicy(path string, passive bool) (*policy.Policy, error) {
 	p, err := policy.Parse(text)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", path, err)
-	case len(p.Acts()) > 0:
-		return nil, fmt.Errorf("%s: acts: the agent only watches so far, and does not act by itself: leave acts out, and use lifeline cut, tune and evac", path)
-	case passive && len(p.Names) > 0:
-		return nil, fmt.Errorf("%s: watch: names: with --passive nothing is sent, so that no name can be looked up: leave out one of them", path)
+		return nil, fmt.Errorf("%s: %w", a.path, err)
+	case a.passive && len(p.Acts()) > 0:
+		return nil, fmt.Errorf("%s: acts: with --passive nothing is sent and so nothing done: leave one of both out", a.path)
+	case a.passive && len(p.Names) > 0:
+		return nil, fmt.Errorf("%s: watch: names: with --passive nothing is sent, so that no name can be looked up: leave out one of them", a.path)
 	}
 	if err := lookUp(&node.Naming{}, p.Names); err != nil {
-		return nil, fmt.Errorf("%s: watch: names: %w", path, err)
+		return nil, fmt.Errorf("%s: watch: names: %w", a.path, err)
 	}
 	return p, nil
 }
 
 // follow puts the policy in force, and with each SIGHUP the file as it is then,
 // until ctx ends. A file with an error changes nothing but what is said of it.
-func (a *agentPolicy) follow(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
+func (a *agentPolicy) follow(ctx context.Context, log *slog.Logger, put ...func(*policy.Policy, state.Policy)) error {
 	hup := make(chan os.Signal, 1)
 	if a.path != "" { // without a file SIGHUP ends the agent, as any program
 		signal.Notify(hup, syscall.SIGHUP)
 		defer signal.Stop(hup)
 	}
-	d.SetPolicy(a.now, a.told)
 	for {
+		for _, put := range put {
+			put(a.now, a.told)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
 		}
-		p, err := readPolicy(a.path, a.passive)
+		p, err := a.read()
 		if err == nil && p.Webhook != a.now.Webhook {
 			err = fmt.Errorf("%s: webhook: another takes a new start of the agent", a.path)
 		}
 		if err != nil {
 			a.told.Error = err.Error()
 			log.Error("policy not read, the one before stays", "error", err.Error())
-		} else {
-			a.now, a.told = p, state.Policy{Path: a.path, Loaded: time.Now()}
-			log.Info("policy read", "path", a.path)
+			continue
 		}
-		d.SetPolicy(a.now, a.told)
+		a.take(p)
+		log.Info("policy read", "path", a.path, "acts", a.told.Acts)
 	}
 }
 

@@ -103,7 +103,8 @@ func TestAgentPolicy(t *testing.T) {
 
 func TestPolicyThatCannotBeKept(t *testing.T) {
 	for text, want := range map[string]string{
-		"acts: {cut: {on: [S001]}}":   "leave acts out",
+		"acts: {cut: {on: [S001]}}":   "--passive",
+		"acts:\n  cut: {on: [S002]}":  "line 2: cut does not act on S002",
 		"watch: {names: [a.example]}": "--passive",
 		"wach: 1":                     "line 1: ",
 	} {

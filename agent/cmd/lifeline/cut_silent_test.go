@@ -18,15 +18,15 @@ import (
 	"github.com/lifeline-go/lifeline/agent/lab"
 )
 
-// guard is a lifeline cut --silent in a process of its own.
-type guard struct {
+// sentry is a lifeline cut --silent in a process of its own.
+type sentry struct {
 	cmd   *exec.Cmd
 	lines chan string // of its standard output
 	log   chan string // of its standard error
 }
 
 // stand starts one and waits until it watches.
-func stand(t *testing.T, args ...string) *guard {
+func stand(t *testing.T, args ...string) *sentry {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "lifeline")
 	if err := os.Symlink("/proc/self/exe", program); err != nil {
@@ -36,7 +36,7 @@ func stand(t *testing.T, args ...string) *guard {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guard{cmd: exec.Command(executable, append([]string{"cut", "--silent"}, args...)...), lines: make(chan string, 1024), log: make(chan string, 1024)}
+	g := &sentry{cmd: exec.Command(executable, append([]string{"cut", "--silent"}, args...)...), lines: make(chan string, 1024), log: make(chan string, 1024)}
 	g.cmd.Args[0] = program
 	stdout, err := g.cmd.StdoutPipe()
 	if err != nil {
