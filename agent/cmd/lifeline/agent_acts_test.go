@@ -92,6 +92,11 @@ func (p *agentProcess) next(msg string) (s said) {
 func (p *agentProcess) end() {
 	p.t.Helper()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	p.wait()
+}
+
+func (p *agentProcess) wait() {
+	p.t.Helper()
 	for p.said.Scan() {
 	}
 	if err := p.cmd.Wait(); err != nil || p.errs.Len() > 0 {
@@ -226,7 +231,7 @@ func TestAgentEvacuates(t *testing.T) {
 	if e := p.next("act ended"); e.Done != 30 || e.Error != "" || !strings.Contains(e.Why, "going") {
 		t.Errorf("%+v", e)
 	}
-	p.end()
+	p.wait()
 	reset(conns)
 
 	p = runAgentOn(t, s.Node, policy, "--netns", "self")
