@@ -43,7 +43,6 @@ type Openers struct {
 	began    time.Duration // by CLOCK_MONOTONIC
 	programs map[int32]*running
 	traces   map[traceKey]*fact.Trace
-	layouts  gosym.Layouts
 	ends     ends
 	noted    []uint32 // inodes of the last look
 	size     int      // of it
@@ -216,7 +215,7 @@ func (o *Openers) open(pid int32) *running {
 
 // askers has the kernel see who asks for sockets of a Go program.
 func (o *Openers) askers(pid int32, r *running, table *gosym.Table) error {
-	g, err := o.layouts.G(table)
+	g, err := table.G()
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
 	if d.peers == nil {
 		d.peers = make(map[peerKey]*memory)
 	}
-	v := newView(d.doubtful(m))
+	v := d.doubtful(m)
 	d.waiting(v)
 	d.last, d.began = m.Time, m.Time.Add(-m.Took)
 	d.suspicious, d.suspects, d.asking = late, nil, nil
@@ -156,11 +156,10 @@ func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
 	return changes
 }
 
-// doubtful are the sockets of all peers that left something unanswered, now or
+// doubtful has the sockets of all peers that left something unanswered, now or
 // when they last were looked at. There are few on a machine that is well, so
 // that a look costs little more than to go through the list once.
-func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
-	few := &fact.Machine{Host: m.Host, Time: m.Time, Took: m.Took, Namespaces: m.Namespaces}
+func (d *Detector) doubtful(m *fact.Machine) *view {
 	keys := make(map[peerKey]bool)
 	for key, mem := range d.peers {
 		if mem.silent || mem.unanswered > 0 || mem.poked > 0 {
@@ -174,14 +173,9 @@ func (d *Detector) doubtful(m *fact.Machine) *fact.Machine {
 		}
 	}
 	if len(keys) == 0 {
-		return few
+		return emptyView(m)
 	}
-	for i := range m.Sockets {
-		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP && keys[keyOf(s)] {
-			few.Sockets = append(few.Sockets, apartOf(s))
-		}
-	}
-	return few
+	return viewOf(m, func(s *fact.Socket) bool { return keys[keyOf(s)] })
 }
 
 // apartOf is a copy of a connection that is good for longer than the look that it

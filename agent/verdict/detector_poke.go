@@ -79,7 +79,7 @@ func (d *Detector) suspect(v *view, p *peer, mem *memory, quiet time.Duration) {
 	if !mem.silent {
 		d.suspicious = d.suspicious || owed > 0 || mem.poked > 0
 		if asking != nil && len(d.asking) < suspectSockets {
-			d.asking = append(d.asking, *asking)
+			d.asking = append(d.asking, apartOf(asking))
 		}
 		looking := len(p.conns) >= largePeer && owed >= exchangesUnknownPath && quiet < pokedQuiet
 		if looking || owed == 0 && mem.poked == 0 {
@@ -99,7 +99,7 @@ func suspectOf(p *peer, quiet time.Duration, silent bool) Suspect {
 	slices.SortStableFunc(s.Sockets, func(a, b *fact.Socket) int { return cmp.Compare(a.Conn.Heard(), b.Conn.Heard()) })
 	s.Sockets = s.Sockets[:min(len(s.Sockets), suspectSockets)]
 	for i, socket := range s.Sockets {
-		own := *socket
+		own := apartOf(socket)
 		s.Sockets[i] = &own
 	}
 	return s
@@ -127,15 +127,10 @@ func Quiet(m *fact.Machine, than time.Duration) []Suspect {
 		l.n++
 		peers[key] = l
 	}
-	few := &fact.Machine{Host: m.Host, Time: m.Time, Namespaces: m.Namespaces}
-	for i := range m.Sockets {
-		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP {
-			if l, known := peers[keyOf(s)]; known && l.quiet >= than {
-				few.Sockets = append(few.Sockets, apartOf(s))
-			}
-		}
-	}
-	v := newView(few)
+	v := viewOf(m, func(s *fact.Socket) bool {
+		l, known := peers[keyOf(s)]
+		return known && l.quiet >= than
+	})
 	var quiet []Suspect
 	for i := range v.peers {
 		if p := &v.peers[i]; len(p.conns) > 0 {
@@ -152,13 +147,7 @@ func Quiet(m *fact.Machine, than time.Duration) []Suspect {
 func Others(m *fact.Machine, silent *Peer) (heard bool, others []Suspect) {
 	// An age may be that of a moment before the peer died, as both are rounded.
 	const apart = 200 * time.Millisecond
-	few := &fact.Machine{Host: m.Host, Time: m.Time, Namespaces: m.Namespaces}
-	for i := range m.Sockets {
-		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP && s.Netns == silent.Netns && s.State != fact.SynSent {
-			few.Sockets = append(few.Sockets, apartOf(s))
-		}
-	}
-	v := newView(few)
+	v := viewOf(m, func(s *fact.Socket) bool { return s.Netns == silent.Netns && s.State != fact.SynSent })
 	for i := range v.peers {
 		p := &v.peers[i]
 		if len(p.conns) == 0 || p.addr == silent.Addr && p.iface == silent.Interface {

@@ -74,10 +74,7 @@ type port struct {
 }
 
 func newView(m *fact.Machine) *view {
-	v := &view{Machine: m, listening: make(map[port]bool), bounds: make(map[bound.Conn][2]bound.Bound)}
-	if m.Earlier != nil {
-		v.elapsed = max(m.Time.Sub(m.Earlier.Time), 0)
-	}
+	v := emptyView(m)
 	v.conns = make([]conn, 0, len(m.Sockets)/2)
 	for i := range m.Sockets {
 		switch s := &m.Sockets[i]; {
@@ -94,6 +91,27 @@ func newView(m *fact.Machine) *view {
 		c.accepted = v.listening[port{c.Netns, c.Local.Port()}]
 	}
 	v.groupByPeer()
+	return v
+}
+
+// viewOf has only some of the TCP connections, and nothing else. It does not say
+// who opened them.
+func viewOf(m *fact.Machine, some func(*fact.Socket) bool) *view {
+	v := emptyView(m)
+	for i := range m.Sockets {
+		if s := &m.Sockets[i]; s.Conn != nil && s.Protocol == fact.TCP && some(s) {
+			v.conns = append(v.conns, conn{Socket: s})
+		}
+	}
+	v.groupByPeer()
+	return v
+}
+
+func emptyView(m *fact.Machine) *view {
+	v := &view{Machine: m, listening: make(map[port]bool), bounds: make(map[bound.Conn][2]bound.Bound)}
+	if m.Earlier != nil {
+		v.elapsed = max(m.Time.Sub(m.Earlier.Time), 0)
+	}
 	return v
 }
 

@@ -31,6 +31,9 @@ import (
 // functions as Go 1.18 and later write it.
 var ErrNotGo = errors.New("no Go program of version 1.18 or later")
 
+// errNoFunc is the error of a function that is not there.
+var errNoFunc = errors.New("no such function")
+
 // Frame is one function call. File and Line are where it is: in the innermost
 // frame the counter that was asked for, in the others the call of the frame
 // before it.
@@ -50,6 +53,7 @@ type Table struct {
 	pcln pclntab
 	bias uint64 // what the loader added to the addresses in the file
 	file *os.File
+	id   identity
 	seen map[uint64][]Frame
 }
 
@@ -96,7 +100,7 @@ func open(path string) (*Table, error) {
 		file.Close()
 		return nil, err
 	}
-	t.file = file
+	t.file, t.id = file, identityOf(file)
 	return t, nil
 }
 
@@ -159,8 +163,14 @@ func (t *Table) Func(name string) (entry uint64, ok bool) {
 func (t *Table) Extent(name string) (entry, end uint64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	entry, end, ok = t.pcln.find(t.im, name)
-	return entry + t.bias, end + t.bias, ok
+	type extent struct{ entry, end uint64 }
+	at, err := remember(t, "func "+name, func() (at extent, err error) {
+		if at.entry, at.end, ok = t.pcln.find(t.im, name); !ok {
+			err = errNoFunc
+		}
+		return at, err
+	})
+	return at.entry + t.bias, at.end + t.bias, err == nil
 }
 
 // Read returns what the file has at an address, before any relocation: right

@@ -37,6 +37,7 @@ type image struct {
 	sections map[string]elf.Section64 // the few that are of use, by name
 	rela     elf.Prog64               // relocations: Vaddr and Filesz
 	blocks   map[int64][]byte
+	failed   bool // not all could be read
 }
 
 // wanted are the sections that are of use where there are any.
@@ -180,6 +181,7 @@ func (im *image) block(i int64) []byte {
 	b := make([]byte, min(blockSize, im.size-i*blockSize))
 	n, err := im.file.ReadAt(b, i*blockSize)
 	if err != nil && err != io.EOF {
+		im.failed = true
 		return nil // not kept: it may be read the next time
 	}
 	im.blocks[i] = b[:n]
@@ -253,6 +255,7 @@ func (im *image) scan(overlap int, visit func(address uint64, piece []byte) bool
 			if n > 0 && !visit(s.Vaddr+at, buf[:n]) {
 				return
 			}
+			im.failed = im.failed || err != nil && err != io.EOF
 			if err != nil || n <= overlap || at+uint64(n) >= s.Filesz {
 				break
 			}

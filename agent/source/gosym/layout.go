@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
+	"strings"
 )
 
 // Field is one field of a struct.
@@ -41,52 +41,21 @@ func (t *Table) G() (Layout, error) {
 	return l, nil
 }
 
-// Layouts remembers the layout of runtime.g by the file that it is of: a program
-// that is started again and again is searched once. The zero Layouts remembers
-// nothing yet.
-type Layouts struct{ seen map[identity]Layout }
-
-// mostLayouts bounds what Layouts remembers; a machine runs a few hundred programs.
-const mostLayouts = 512
-
-// identity changes with the content of a file.
-type identity struct {
-	dev, inode   uint64
-	size         int64
-	mtime, ctime syscall.Timespec
-}
-
-// G is [Table.G]. Nobody may change what it returns.
-func (l *Layouts) G(t *Table) (Layout, error) {
-	info, err := t.file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return t.G()
-	}
-	id := identity{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}
-	if found, ok := l.seen[id]; ok {
-		return found, nil
-	}
-	found, err := t.G()
-	if err != nil {
-		return nil, err
-	}
-	if l.seen == nil || len(l.seen) >= mostLayouts {
-		l.seen = make(map[identity]Layout)
-	}
-	l.seen[id] = found
-	return found, nil
-}
-
 // Struct returns the layout of the struct whose first fields have these names;
 // they must tell it from all others that the program has a descriptor of. It
-// takes two passes over the program's data.
+// takes two passes over the program's data; what came of it is remembered for the
+// next Table of the same file. Nobody may change the Layout.
 func (t *Table) Struct(first ...string) (Layout, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	found, err := remember(t, "struct "+strings.Join(first, " "), func() (Layout, error) { return t.search(first) })
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+func (t *Table) search(first []string) (Layout, error) {
 	if len(first) == 0 {
 		return nil, ErrNoLayout
 	}
