@@ -4,7 +4,7 @@ export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 GOTEST := CGO_ENABLED=1 go test -race -count=1 -exec "'$(CURDIR)/scripts/as-root'"
 
-.PHONY: help run build test soak bench lint generate
+.PHONY: help run build package test soak bench lint generate
 .NOTPARALLEL:
 
 help: ## print these words
@@ -31,6 +31,9 @@ bench: build ## measure everything beside what there is without Lifeline, in som
 	@scripts/setup bench
 	@CGO_ENABLED=0 go build -C agent -trimpath -buildvcs=false -o ../bin/bench ./bench
 	@scripts/as-root bin/bench
+
+package: ## make the packages, deb and rpm for amd64 and arm64, in dist/
+	@scripts/package
 
 lint: ## gofmt, go vet on every platform, staticcheck, govulncheck
 	@scripts/lint

@@ -66,6 +66,7 @@ var layers = []layer{
 
 	{"agent/fact", pure, []string{"bound"}, "what was seen: plain values"},
 	{"agent/profile", pure, nil, "which capabilities are needed for what: a table, and who has what profile"},
+	{"agent/sbom", library, nil, "of what a program is made, as the Go toolchain records it"},
 	{"agent/verdict", pure, []string{"agent/fact", "bound"}, "what it means: rules that text scenarios can reach"},
 	{"agent/state", pure, []string{"agent/fact", "agent/profile", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
 	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
