@@ -143,6 +143,7 @@ type teller struct {
 	census  time.Time // of that one
 	changed []*peerNow
 	largest []shift
+	least   int // what is no larger is not one of the largest
 }
 
 // add takes the next record.
@@ -229,18 +230,20 @@ func (t *teller) settle(at time.Time) {
 
 // close ends a shift and keeps it if it is one of the largest.
 func (t *teller) close(p *peerNow) {
-	if p.shift.Begin.IsZero() {
-		return
-	}
-	if t.largest = append(t.largest, p.shift); len(t.largest) >= 2*t.most+100 {
-		t.trim()
+	if p.shift.Size() > t.least {
+		if t.largest = append(t.largest, p.shift); len(t.largest) >= 2*t.most+100 {
+			t.trim()
+		}
 	}
 	p.shift = shift{}
 }
 
 func (t *teller) trim() {
 	slices.SortFunc(t.largest, largestShift)
-	t.largest = t.largest[:min(len(t.largest), t.most)]
+	if len(t.largest) >= t.most {
+		t.largest = t.largest[:t.most]
+		t.least = t.largest[t.most-1].Size()
+	}
 }
 
 func largestShift(a, b shift) int {
