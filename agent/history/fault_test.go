@@ -266,4 +266,12 @@ func TestForeignFile(t *testing.T) {
 	if data, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(data), "root:") {
 		t.Errorf("the file is now %q, %v", data, err)
 	}
+	if _, err := os.Stat(path + ".lock"); err == nil {
+		t.Error("a file is left beside it")
+	}
+	for _, of := range []string{path, filepath.Dir(path), os.DevNull} {
+		if _, err := history.Read(t.Context(), of); err == nil || !strings.Contains(err.Error(), "it is something else") {
+			t.Errorf("read: %v", err)
+		}
+	}
 }

@@ -109,6 +109,9 @@ func Open(path string, o Options) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("history: %w", err)
 	}
+	if err := checkFile(path); err != nil { // before anything is left beside it
+		return nil, err
+	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
 		return nil, err
@@ -127,7 +130,10 @@ func lockFile(path string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("history: another agent writes it (%s: %w): stop that one, or name another file", path, err)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("history: another agent writes it, and holds %s: stop that one, or name another file", path)
+		}
+		return nil, fmt.Errorf("history: lock %s: %w", path, err)
 	}
 	return f, nil
 }

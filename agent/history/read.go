@@ -26,11 +26,8 @@ type Reader struct {
 
 // Read opens the history at path for reading. It writes nothing into it.
 func Read(ctx context.Context, path string) (*Reader, error) {
-	if _, err := os.Stat(path); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("there is no history at %s: lifeline agent writes one; --history names another file", path)
-		}
-		return nil, fmt.Errorf("history: %w", err)
+	if err := readable(path); err != nil {
+		return nil, err
 	}
 	db, err := sql.Open("sqlite", dsn(path, "ro"))
 	if err != nil {
@@ -43,6 +40,24 @@ func Read(ctx context.Context, path string) (*Reader, error) {
 	r := &Reader{path: path}
 	r.set(db)
 	return r, nil
+}
+
+// readable says what SQLite would say in words that do not help.
+func readable(path string) error {
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no history at %s: lifeline agent writes one; --history names another file", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("history: %w: only the user that runs the agent may read it, root as a rule", err)
+	case err != nil:
+		return fmt.Errorf("history: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > 0 && !isSQLite(path) {
+		return fmt.Errorf("history %s: it is something else: name the file that lifeline agent writes", path)
+	}
+	return nil
 }
 
 func (r *Reader) set(db *sql.DB) {

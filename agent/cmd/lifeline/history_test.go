@@ -117,6 +117,20 @@ func TestWhenTheyVanished(t *testing.T) {
 	}
 }
 
+// An ordinary user hears who may read the history.
+func TestUnprivilegedHistory(t *testing.T) {
+	t.Parallel()
+	path := pastDay(t)
+	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, errs, code := nobody(t, "history", "--history", path); code != exitBlind || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, "permission denied: only the user that runs the agent may read it") {
+		t.Errorf("code %d: %s", code, errs)
+	}
+}
+
 func TestHistoryUsage(t *testing.T) {
 	path := pastDay(t)
 	for _, test := range []struct {
