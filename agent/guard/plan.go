@@ -56,6 +56,9 @@ func (g *Guard) Plan(ctx context.Context, act, finding string) (state.Plan, erro
 	}
 	n := planned{target: t, Plan: state.Plan{ID: newID(), Act: act, Target: t.inWords(), Count: len(t.sockets), Expires: time.Now().Add(planFor)}}
 	n.Text = fmt.Sprintf("Would cut %s, at %s, in %s. It stops at the first sign of life, and cannot be undone.", n.Target, t.rate, bound.Format(t.rate.Duration(n.Count)))
+	if why := t.ownLink(ctx); why != nil {
+		n.Text += " Mind: " + why.Error() + "."
+	}
 	g.plans.put(n)
 	return n.Plan, nil
 }
@@ -148,13 +151,7 @@ func (g *Guard) byHand(ctx context.Context, t *target, shown func(state.Act)) er
 		case <-stopped:
 		}
 	}()
-	a := state.Act{Act: "cut", By: "page", Why: t.finding.ID}
-	if err := t.ownLink(ctx); err != nil {
-		a.Target, a.Left = t.inWords(), len(t.sockets)
-		shown(g.leave(a, "left alone: "+err.Error()))
-		return nil
-	}
-	return g.cut(ctx, t, a, shown)
+	return g.cut(ctx, t, state.Act{By: "page", Why: t.finding.ID}, shown)
 }
 
 // latest is how an act stands.

@@ -1,6 +1,6 @@
 // Package web serves what the agent knows: an API, a stream of States, and a page
-// that is live, and that can be read without JavaScript. It takes no orders: there
-// is nothing to POST.
+// that is live, and that can be read without JavaScript. It takes orders for acts
+// alone, and only from who has the token.
 package web
 
 import (
@@ -59,6 +59,10 @@ type Options struct {
 	// is kept.
 	History func() (History, error)
 
+	// Acts is who acts; nil: nothing is done. Without a Token nobody may ask for an
+	// act.
+	Acts Acts
+
 	Listen string // the address that is listened at, as a Host header may name it; "" = loopback
 	Token  string // who asks must send it, as Authorization: Bearer, or as the password of Basic; "" = nobody must
 }
@@ -67,6 +71,7 @@ type Options struct {
 type server struct {
 	Options
 	paths   map[string]http.HandlerFunc
+	posts   map[string]http.HandlerFunc
 	streams chan struct{} // one place for each
 	patient time.Duration // see writeTime
 	beat    time.Duration // see heartbeat
@@ -78,7 +83,8 @@ type server struct {
 	}
 }
 
-// Handler serves the API and the page. It answers only GET and HEAD, only to a
+// Handler serves the API and the page. It answers only GET and HEAD, and POST for
+// acts, only to a
 // Host header that is a loopback address, localhost or Options.Listen, so that no
 // name of somebody else's leads a browser here, and to no page of another origin.
 func Handler(o Options) http.Handler { return newServer(o) }
@@ -93,7 +99,9 @@ func newServer(o Options) *server {
 		"/api/v1/connections": s.connections,
 		"/api/v1/whatif":      s.whatIf,
 		"/api/v1/stream":      s.stream,
+		"/api/v1/acts":        s.acts,
 	}
+	s.posts = s.orders()
 	maps.Copy(s.paths, files())
 	maps.Copy(s.paths, s.pasts())
 	if o.Metrics != nil {
@@ -158,9 +166,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !s.authorized(r):
 		h["Www-Authenticate"] = []string{"Bearer", `Basic realm="lifeline: any name, and the token as the password", charset="UTF-8"`}
 		refuse(w, http.StatusUnauthorized, "send the token of --token-file: Authorization: Bearer TOKEN, or the token as the password of any user")
+	case s.posts[r.URL.Path] != nil && r.Method != http.MethodPost:
+		h.Set("Allow", "POST")
+		refuse(w, http.StatusMethodNotAllowed, "an act is asked for by POST")
+	case s.posts[r.URL.Path] != nil:
+		s.posts[r.URL.Path](w, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		h.Set("Allow", "GET, HEAD")
-		refuse(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered")
+		refuse(w, http.StatusMethodNotAllowed, "only GET and HEAD are answered here")
 	case len(r.URL.RawQuery) > mostQuery:
 		refuse(w, http.StatusRequestURITooLong, "the query is too long")
 	case s.paths[r.URL.Path] == nil:

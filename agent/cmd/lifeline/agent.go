@@ -164,7 +164,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if told.webhook != "" {
 		hook = &export.Webhook{URL: told.webhook, Page: page}
 	}
-	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook), History: past.reader}
+	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook), History: past.reader, Acts: acts}
 	parts := []func() error{
 		func() error { return d.Run(ctx) },
 		func() error { return web.Serve(ctx, l, served) },

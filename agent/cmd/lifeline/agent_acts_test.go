@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -333,4 +334,78 @@ func boundOf(t *testing.T, on *lab.Host, pid int) float64 {
 		t.Fatalf("%+v", d)
 	}
 	return d.Groups[0].Idle
+}
+
+// What the agent leaves alone, because nobody answers, a person may cut: in two
+// steps, with the token, and once.
+func TestAgentActsByHand(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	near, far, other := l.Host("near"), l.Host("far"), l.Host("other")
+	l.Wire(near, "10.77.1.1/24", far, "10.77.1.2/24")
+	l.Wire(near, "10.77.3.1/24", other, "10.77.3.2/24")
+	for _, dev := range []string{"eth0", "eth1"} {
+		near.Sysctl("net.ipv4.neigh."+dev+".base_reachable_time_ms", "600000")
+	}
+	var ours []net.Conn
+	for addr, host := range map[string]*lab.Host{"10.77.1.2:80": far, "10.77.3.2:80": other} {
+		for i, c := range connect(t, near, host, addr, 50) {
+			t.Cleanup(func() { c.Close() })
+			if c, is := c.(net.Conn); is && i%2 == 1 && host == far {
+				ours = append(ours, c)
+			} else if is && i%2 == 1 {
+				beat(t, []net.Conn{c}, 16*time.Second)
+			}
+		}
+	}
+	beat(t, ours, time.Second)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := runAgentOn(t, nil, "acts:\n  cut: {on: [S001]}\n", "--netns", near.Path(), "--token-file", file)
+	far.Unplug()
+	other.Unplug()
+	left := p.next("act ended")
+	if left.Done != 0 || !strings.Contains(left.Outcome, "own link") {
+		t.Fatalf("%+v", left)
+	}
+	post := func(path, body string) (status int, text string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.page+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.SetBasicAuth("anybody", "0123456789abcdef")
+		client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		all, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(all)
+	}
+	why := left.Why
+	status, text := post("api/v1/acts/plan", fmt.Sprintf(`{"act":"cut","finding":%q}`, why))
+	var plan state.Plan
+	if err := json.Unmarshal([]byte(text), &plan); err != nil || status != http.StatusOK || plan.Count != 50 || !strings.Contains(plan.Text, "Mind: no other peer") {
+		t.Fatalf("%d %s", status, text)
+	}
+	status, text = post("api/v1/acts/do", fmt.Sprintf(`{"plan":%q}`, plan.ID))
+	var a state.Act
+	if err := json.Unmarshal([]byte(text), &a); err != nil || status != http.StatusOK || a.Done != 50 || a.By != "page" {
+		t.Errorf("%d %s", status, text)
+	}
+	if status, text = post("api/v1/acts/do", fmt.Sprintf(`{"plan":%q}`, plan.ID)); status != http.StatusConflict {
+		t.Errorf("again: %d %s", status, text)
+	}
+	p.end()
+	if acts, err := audit.Read(p.path("audit.jsonl")); err != nil || !slices.ContainsFunc(acts, func(a state.Act) bool { return a.By == "page" && a.Done == 50 && a.Why == why }) {
+		t.Errorf("%+v, %v", acts, err)
+	}
 }
