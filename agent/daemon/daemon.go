@@ -91,8 +91,12 @@ func New(o Options) *Daemon {
 func (d *Daemon) State() *state.State { return d.published.Load() }
 
 // SetHistory says how it stands with the history: problem is why it is not
-// written, "" when it is.
-func (d *Daemon) SetHistory(problem string) { d.notStored.Store(&problem) }
+// written, "" when it is. The next State says so, at once when that is news.
+func (d *Daemon) SetHistory(problem string) {
+	if was := d.notStored.Swap(&problem); was == nil || *was != problem {
+		d.take(func(*known) {})
+	}
+}
 
 // SetActs says what was done to connections, newest first, and what is allowed and
 // cannot be done. Both are not changed afterwards.
