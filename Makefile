@@ -2,16 +2,20 @@
 SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin:/usr/local/sbin:/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+LISTEN ?= 127.0.0.1:7117
 GOTEST := CGO_ENABLED=1 go test -race -count=1 -exec "'$(CURDIR)/scripts/as-root'"
 
-.PHONY: help run build package test soak bench lint generate
+.PHONY: help run stop build package test soak bench lint generate
 .NOTPARALLEL:
 
 help: ## print these words
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
-run: build ## look at this machine with lifeline check
-	@scripts/as-root bin/lifeline check || exit $$(($$? == 1 ? 0 : $$?)) # 1 = it found something, which is its job
+run: build ## keep watch over this machine in the background, with a page, and say what was seen first
+	@scripts/as-root scripts/agent start $(LISTEN)
+
+stop: ## end what make run began
+	@scripts/as-root scripts/agent stop
 
 build: ## make bin/lifeline, a static program
 	@CGO_ENABLED=0 go build -C agent -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o ../bin/lifeline ./cmd/lifeline

@@ -79,7 +79,7 @@ func newAgent() *cobra.Command {
 	f.history.add(flags)
 	flags.StringVar(&f.netns, "netns", "", "network namespace: all, self, a PID, a `name` of /run/netns or a path (default all)")
 	f.acts.add(flags)
-	cmd.AddCommand(newNotifyShutdown())
+	cmd.AddCommand(newAgentStatus(), newNotifyShutdown())
 	cmd.Annotations = map[string]string{exitCodes: "0 ended by a signal, 2 wrong usage, 3 could not begin or go on"}
 	return cmd
 }

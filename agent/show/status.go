@@ -1,0 +1,76 @@
+package show
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+)
+
+// statusColours are SGR codes.
+var statusColours = map[state.Status]string{state.Kept: "32", state.Warned: "33", state.Broken: "31;1", state.Unknown: "36"}
+
+// mostOpen is how many findings Status writes; the page has the others.
+const mostOpen = 10
+
+// Status writes what an agent knows in a few lines: how it stands with the four
+// promises and what was looked at, the open findings, with what to do about each,
+// what could not be seen, and one line that sums it up.
+func Status(w io.Writer, st *state.State, s Style) {
+	p := &page{w: w, style: s}
+	for _, one := range st.Promises {
+		p.hang(fmt.Sprintf("%-8s %s ", one.Promise, s.paint(statusColours[one.Status], fmt.Sprintf("%-7s", one.Status))), "                 ", one.Summary)
+	}
+	open := 0
+	for i := range st.Findings {
+		f := &st.Findings[i]
+		if f.Resolved != nil || f.Cause != "" {
+			continue
+		}
+		if open++; open == 1 {
+			p.line("")
+		}
+		if open <= mostOpen {
+			p.finding(&f.Finding, i > 0 && st.Findings[i-1].Code == f.Code)
+		}
+	}
+	if open > mostOpen {
+		p.line(fmt.Sprintf("  and %s more: see the page", plural(open-mostOpen, "finding")))
+	}
+	p.line("")
+	if len(st.Blind) > 0 {
+		p.line("Could not see:")
+		for _, b := range st.Blind {
+			text := b.Source + ": " + b.Error
+			if b.Needs != nil {
+				text += "; needs " + *b.Needs
+			}
+			p.hang("  ", "  ", text)
+		}
+		p.line("")
+	}
+	p.line(statusSummary(st, open))
+}
+
+// statusSummary never calls well what could not be looked at.
+func statusSummary(st *state.State, open int) string {
+	text, unknown := "All four promises are kept", 0
+	for _, one := range st.Promises {
+		if one.Status == state.Unknown {
+			unknown++
+		}
+	}
+	switch {
+	case open > 0:
+		text = plural(open, "finding") + " open"
+	case unknown > 0:
+		text = "Nothing found"
+	}
+	if unknown > 0 {
+		text += fmt.Sprintf(", %s could not be looked at", plural(unknown, "promise"))
+	}
+	if n := len(st.Blind); n > 0 {
+		return text + ", as far as could be seen: " + plural(n, "blind spot") + " above."
+	}
+	return text + "."
+}

@@ -1,0 +1,47 @@
+package show
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
+)
+
+func agentState() *state.State {
+	s := &state.State{}
+	for p := verdict.Names; p <= verdict.Leaks; p++ {
+		s.Promises = append(s.Promises, state.Promise{Promise: p, Status: state.Kept, Summary: "3 of them looked at"})
+	}
+	return s
+}
+
+func TestStatus(t *testing.T) {
+	needs := "CAP_NET_ADMIN"
+	for _, c := range []struct {
+		change func(*state.State)
+		ends   string
+		has    string
+	}{
+		{func(*state.State) {}, "\nAll four promises are kept.\n", "silence  kept    3 of them looked at\n"},
+		{func(s *state.State) { s.Promises[0].Status = state.Unknown }, "\nNothing found, 1 promise could not be looked at.\n", "names    unknown "},
+		{func(s *state.State) { s.Blind = []state.Blind{{Source: "pokes", Error: "no", Needs: &needs}} },
+			"\nAll four promises are kept, as far as could be seen: 1 blind spot above.\n", "pokes: no; needs CAP_NET_ADMIN"},
+		{func(s *state.State) {
+			s.Promises[2].Status = state.Broken
+			s.Findings = []state.Finding{
+				{Finding: verdict.Finding{Code: "S001", Severity: verdict.Fail, Title: "10.77.1.2 is silent", Why: "It is dead.", Fix: []string{"lifeline cut"}}, ID: "one"},
+				{Finding: verdict.Finding{Code: "S002", Title: "hidden"}, Cause: "one"},
+			}
+		}, "\n1 finding open.\n", "do:   lifeline cut"},
+	} {
+		s := agentState()
+		c.change(s)
+		var b bytes.Buffer
+		Status(&b, s, Style{})
+		if got := b.String(); !strings.HasSuffix(got, c.ends) || !strings.Contains(got, c.has) || strings.Contains(got, "hidden") {
+			t.Errorf("want %q and %q at the end, got\n%s", c.has, c.ends, got)
+		}
+	}
+}
