@@ -79,7 +79,7 @@ var layers = []layer{
 	{"agent/fleet", library, []string{".", "agent/fact", "bound", "ssh", "ssh/sftp", xcrypto}, "commands and copies on many hosts: one answer for each, always"},
 
 	{"agent/source/capability", library, []string{xsys}, "which rights this thread has"},
-	{"agent/source/netns", library, []string{"agent/fact", "agent/source/capability", "bound", xsys}, "network namespaces and their settings"},
+	{"agent/source/netns", library, []string{"agent/fact", "agent/source/capability", "agent/source/procfs/bounded", "bound", xsys}, "network namespaces and their settings"},
 	{"agent/source/sockdiag", library, []string{"agent/fact", xsys}, "sockets, over netlink"},
 	{"agent/source/bpf", library, []string{"agent/fact", "agent/source/capability", "bound", ebpf, xsys}, "who owns a socket and its options, by a BPF iterator"},
 	{"agent/source/owners", library, []string{"agent/fact", "agent/source/capability", xsys}, "who owns a socket, by a walk of /proc"},

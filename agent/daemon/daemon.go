@@ -34,7 +34,7 @@ const (
 	remembered = 10 * time.Second
 
 	// goodbye is how long sources may take to end.
-	goodbye = 5 * time.Second
+	goodbye = 4 * time.Second
 )
 
 // Options say what to watch. The zero Options watch all, and send no more than
@@ -155,7 +155,7 @@ func (d *Daemon) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error
 }
 
 // Run watches until ctx ends, and returns nil then. A source that does not end
-// within 5 s is left behind, and named in the error.
+// within 4 s is left behind, and named in the error.
 func (d *Daemon) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -17,6 +17,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/source/gobin"
 	"github.com/lifeline-go/lifeline/agent/source/nameways"
 	"github.com/lifeline-go/lifeline/agent/source/netns"
+	"github.com/lifeline-go/lifeline/agent/source/procfs/bounded"
 )
 
 // Naming says what to look at of how names are resolved. The zero Naming is the
@@ -38,10 +39,13 @@ type Naming struct {
 // is as good as dead to who waits.
 const lookupTime = 3 * time.Second
 
-// Names looks at how names are resolved on this machine, and at nothing else.
+// Names looks at how names are resolved on this machine, and at nothing else. The
+// error is that even the configuration could not be read.
 func (n *Node) Names(ctx context.Context, w Naming) (*fact.Machine, error) {
 	l := look{Machine: &fact.Machine{Host: hostname()}}
-	l.names(ctx, w)
+	if err := l.names(ctx, w); err != nil {
+		return nil, err
+	}
 	l.Time = time.Now()
 	return l.Machine, ctx.Err()
 }
@@ -62,18 +66,41 @@ func hostname() string {
 }
 
 // names reads how names are resolved, and asks what is to be asked.
-func (l *look) names(ctx context.Context, w Naming) {
-	names, blind := dnsconf.Read("")
-	names.Environment = w.Environment
-	l.Names = &names
-	l.blind(blind...)
+func (l *look) names(ctx context.Context, w Naming) error {
+	if err := l.configuration(w.Environment); err != nil {
+		return err
+	}
 	l.Programs = w.Programs
 	if len(w.Lookup) > 0 {
 		l.lookups(ctx, w)
 	} else {
 		l.nameservers(ctx, w)
 	}
+	return nil
 }
+
+// configuration reads how names are resolved. Its files may lie on a file server
+// that does not answer.
+func (l *look) configuration(e fact.Environment) error {
+	type read struct {
+		names fact.Names
+		blind []fact.Blind
+	}
+	r, err := bounded.Do(&hangs, "configuration", func() (r read, err error) {
+		r.names, r.blind = dnsconf.Read("")
+		return r, nil
+	})
+	if err != nil {
+		return fmt.Errorf("the configuration of resolvers: %w", err)
+	}
+	r.names.Environment = e
+	l.Names = &r.names
+	l.blind(r.blind...)
+	return nil
+}
+
+// hangs are reads that did not return.
+var hangs bounded.Calls
 
 // nameservers asks each nameserver one question, where that is wanted, and those
 // that answer it badly or not at all three more. Only where none answers well do

@@ -125,7 +125,11 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		n.processes(&l)
 	})
 	if w.Full && !w.first {
-		wg.Go(func() { l.names(ctx, w.Naming) })
+		wg.Go(func() {
+			if err := l.names(ctx, w.Naming); err != nil {
+				l.blind(fact.Blind{Source: "names", Error: err.Error()})
+			}
+		})
 	}
 	err := l.spaces()
 	wg.Wait()

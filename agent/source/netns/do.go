@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/procfs/bounded"
 )
 
 // ErrGone means that the namespace is not there any more, or that the process
@@ -68,13 +69,13 @@ func Do(ns fact.Namespace, fn func() error) error {
 	if current == ns.Inode {
 		return fn()
 	}
-	fd, err := open(ns)
+	file, err := open(ns)
 	if err != nil {
 		return &Error{Namespace: ns, Err: err}
 	}
-	defer unix.Close(fd)
+	defer file.Close()
 	return apart(func() error {
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return &Error{Namespace: ns, Err: os.NewSyscallError("setns", err)}
 		}
 		return fn()
@@ -100,42 +101,60 @@ func apart(fn func() error) error {
 	return <-done
 }
 
-// open returns a file descriptor of the namespace. It may have changed hands
+// open opens the namespace. It may have changed hands
 // since it was listed, so what was opened is looked at, not believed.
-func open(ns fact.Namespace) (fd int, err error) {
+func open(ns fact.Namespace) (*os.File, error) {
 	failed := ErrGone
-	try := func(path string) (fd int, ok bool) {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	try := func(path string, open func(string) (*os.File, error)) (file *os.File, ok bool) {
+		file, err := open(path)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
-			return -1, false
+			return nil, false
 		}
 		if err != nil {
 			failed = &os.PathError{Op: "open", Path: path, Err: err}
-			return -1, false
+			return nil, false
 		}
 		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err == nil && st.Ino == uint64(ns.Inode) {
-			return fd, true
+		if err := unix.Fstat(int(file.Fd()), &st); err == nil && st.Ino == uint64(ns.Inode) {
+			return file, true
 		}
-		unix.Close(fd)
-		return -1, false
+		file.Close()
+		return nil, false
 	}
 	if ns.PID != 0 {
-		if fd, ok := try(fmt.Sprintf("/proc/%d/ns/net", ns.PID)); ok {
-			return fd, nil
+		if file, ok := try(fmt.Sprintf("/proc/%d/ns/net", ns.PID), openNow); ok {
+			return file, nil
 		}
 	}
 	mounted, err := mounts()
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	for _, m := range mounted {
 		if m.inode != ns.Inode {
 			continue
 		}
-		if fd, ok := try(m.path); ok {
-			return fd, nil
+		if file, ok := try(m.path, openBounded); ok {
+			return file, nil
 		}
 	}
-	return -1, failed
+	return nil, failed
+}
+
+// hangs are the paths of namespaces that lie behind a file server that is gone.
+var hangs bounded.Calls
+
+// openBounded opens what may lie anywhere. A file that comes too late is closed
+// when it is collected.
+func openBounded(path string) (*os.File, error) {
+	return bounded.Do(&hangs, path, func() (*os.File, error) { return openNow(path) })
+}
+
+// openNow opens what may stand for a namespace, and starts nothing that it opens.
+func openNow(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }

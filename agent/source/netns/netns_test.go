@@ -229,14 +229,21 @@ func TestDoInVanishedNamespaces(t *testing.T) {
 }
 
 func TestDoWithoutRights(t *testing.T) {
-	byName := named(t, filepath.Join(t.TempDir(), "name"))
+	path := filepath.Join(t.TempDir(), "name")
+	byName := named(t, path)
 	byProcess, _ := peopled(t)
-	for _, ns := range []fact.Namespace{byName, byProcess} {
-		err := asNobody(t, func() error {
-			return Do(ns, func() error { t.Error("the function ran"); return nil })
-		})
+	for ns, enter := range map[*fact.Namespace]func() error{
+		&byProcess: func() error { return Do(byProcess, func() error { t.Error("the function ran"); return nil }) },
+		&byName: func() error { // what Do calls, on this thread: only it has no rights
+			if _, err := openNow(path); err != nil {
+				return &Error{byName, err}
+			}
+			return nil
+		},
+	} {
+		err := asNobody(t, enter)
 		if !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("got %v, want that it is not permitted", err)
+			t.Errorf("%+v: got %v, want that it is not permitted", ns, err)
 		}
 		if blind := Blindness("sockets", err); blind.Needs != "CAP_SYS_ADMIN and CAP_SYS_PTRACE" {
 			t.Errorf("blind: %+v", blind)
