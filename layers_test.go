@@ -94,7 +94,7 @@ var layers = []layer{
 	{"agent/source/conntrack", library, []string{"agent/fact", netlink, xsys}, "connection tracking"},
 	{"agent/source/tcpevent", library, []string{"agent/fact", "agent/source/capability", ebpf, xsys}, "retransmissions, keepalive probes and resets as they happen, by BPF tracepoints"},
 	{"agent/source/route", library, []string{netlink, xsys}, "which way a packet would go, and which addresses are local"},
-	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/route", "internal/dnsclient", "internal/dnsconf", xnet, xsys}, "how names are resolved"},
+	{"agent/source/dnsconf", library, []string{"agent/fact", "agent/source/procfs/bounded", "agent/source/route", "internal/dnsclient", "internal/dnsconf", xnet, xsys}, "how names are resolved"},
 
 	{"agent/source/nameways", library, []string{"agent/fact", "agent/source/route", "internal/dnsclient", "names", xnet, xsys}, "asks for a name in every way there is"},
 

@@ -17,7 +17,6 @@ import (
 	"github.com/lifeline-go/lifeline/agent/source/gobin"
 	"github.com/lifeline-go/lifeline/agent/source/nameways"
 	"github.com/lifeline-go/lifeline/agent/source/netns"
-	"github.com/lifeline-go/lifeline/agent/source/procfs/bounded"
 )
 
 // Naming says what to look at of how names are resolved. The zero Naming is the
@@ -67,9 +66,13 @@ func hostname() string {
 
 // names reads how names are resolved, and asks what is to be asked.
 func (l *look) names(ctx context.Context, w Naming) error {
-	if err := l.configuration(w.Environment); err != nil {
+	names, blind, err := dnsconf.ReadOwn()
+	if err != nil {
 		return err
 	}
+	names.Environment = w.Environment
+	l.Names = &names
+	l.blind(blind...)
 	l.Programs = w.Programs
 	if len(w.Lookup) > 0 {
 		l.lookups(ctx, w)
@@ -78,29 +81,6 @@ func (l *look) names(ctx context.Context, w Naming) error {
 	}
 	return nil
 }
-
-// configuration reads how names are resolved. Its files may lie on a file server
-// that does not answer.
-func (l *look) configuration(e fact.Environment) error {
-	type read struct {
-		names fact.Names
-		blind []fact.Blind
-	}
-	r, err := bounded.Do(&hangs, "configuration", func() (r read, err error) {
-		r.names, r.blind = dnsconf.Read("")
-		return r, nil
-	})
-	if err != nil {
-		return fmt.Errorf("the configuration of resolvers: %w", err)
-	}
-	r.names.Environment = e
-	l.Names = &r.names
-	l.blind(r.blind...)
-	return nil
-}
-
-// hangs are reads that did not return.
-var hangs bounded.Calls
 
 // nameservers asks each nameserver one question, where that is wanted, and those
 // that answer it badly or not at all three more. Only where none answers well do
