@@ -103,14 +103,11 @@ func (r *Reader) At(ctx context.Context, t time.Time) (past state.Past, err erro
 	return past, err
 }
 
-// Diff returns what changed from one moment to another, by peer.
+// Diff returns what changed from one moment to another, by peer. It begins with the
+// first record when the history does not reach back to from, but to to.
 func (r *Reader) Diff(ctx context.Context, from, to time.Time) (d state.Difference, err error) {
 	err = r.view(ctx, func(v *view) error {
-		before, err := v.at(ctx, from)
-		if err != nil {
-			return err
-		}
-		after, err := v.at(ctx, to)
+		before, after, err := v.both(ctx, from, to)
 		if err != nil {
 			return err
 		}
@@ -211,6 +208,21 @@ func (v *view) at(ctx context.Context, t time.Time) (state.Past, error) {
 		}
 	}
 	return past, v.name(ctx, now, &past)
+}
+
+// both returns the censuses of two moments, of the first record in place of an
+// earlier moment.
+func (v *view) both(ctx context.Context, from, to time.Time) (before, after state.Past, err error) {
+	before, err = v.at(ctx, from)
+	if early := new(state.BeforeError); errors.As(err, &early) && !early.Begin.IsZero() && early.Begin.Before(to) {
+		if before, err = v.at(ctx, early.Begin); err == nil {
+			before.Asked = from
+		}
+	}
+	if err == nil {
+		after, err = v.at(ctx, to)
+	}
+	return before, after, err
 }
 
 func (v *view) before(ctx context.Context, t time.Time) error {

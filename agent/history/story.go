@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -44,14 +43,7 @@ func (r *Reader) Story(ctx context.Context, f state.Filter, from, to time.Time, 
 }
 
 func (v *view) story(ctx context.Context, f *state.Filter, from, to time.Time, t *teller) (s state.Story, err error) {
-	before, err := v.at(ctx, from)
-	if early := new(state.BeforeError); errors.As(err, &early) && !early.Begin.IsZero() && early.Begin.Before(to) {
-		before, err = v.at(ctx, early.Begin)
-	}
-	if err != nil {
-		return s, err
-	}
-	after, err := v.at(ctx, to)
+	before, after, err := v.both(ctx, from, to)
 	if err != nil {
 		return s, err
 	}

@@ -115,10 +115,18 @@ func Gap(w io.Writer, m *state.Moment, s Style) {
 
 func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
 
+// beginning is where a comparison begins.
+func beginning(m *state.Moment) string {
+	if m.Asked.Before(m.Time) {
+		return clock(m.Time) + ", where the history begins,"
+	}
+	return clock(m.Time)
+}
+
 // Difference writes what changed between two moments.
 func Difference(w io.Writer, d *state.Difference, top int) {
 	fmt.Fprintf(w, "From %s to %s: %s connections, then %s; %s peers as before.\n",
-		clock(d.From.Time), clock(d.To.Time), verdict.Number(d.Before), verdict.Number(d.After), verdict.Number(d.Same))
+		beginning(&d.From), clock(d.To.Time), verdict.Number(d.Before), verdict.Number(d.After), verdict.Number(d.Same))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, part := range []struct {
 		name string

@@ -17,7 +17,7 @@ const mostTold = 5
 // Story writes when connections changed most. ask is the command that tells all of
 // an event, without its times.
 func Story(w io.Writer, s *state.Story, ask string) {
-	fmt.Fprintf(w, "From %s to %s: %s connections, then %s.\n", clock(s.From.Time), clock(s.To.Time), verdict.Number(s.Before), verdict.Number(s.After))
+	fmt.Fprintf(w, "From %s to %s: %s connections, then %s.\n", beginning(&s.From), clock(s.To.Time), verdict.Number(s.Before), verdict.Number(s.After))
 	if len(s.Events) == 0 {
 		fmt.Fprintln(w, "None came or went meanwhile.")
 	}

@@ -44,7 +44,7 @@ func GroupsOf(links []Link) []Group {
 // Moment is the record that stands for a moment of the past.
 type Moment struct {
 	Asked time.Time  `json:"asked"` // for
-	Time  time.Time  `json:"time"`  // when it was taken: the last one at or before
+	Time  time.Time  `json:"time"`  // when it was taken: the last one at or before; the first of all when what is compared is from before it
 	Next  *time.Time `json:"next"`  // when the one after it was taken; nil when it is the last
 	Gap   bool       `json:"gap"`   // nothing was written then: the agent did not run, or could not write
 	Note  string     `json:"note"`  // why, where that is known

@@ -90,7 +90,7 @@ func TestDiffOfThePast(t *testing.T) {
 func TestWhenTheyVanished(t *testing.T) {
 	path := pastDay(t)
 	stdout, stderr, code := lifeline(t, "history", "--from", "2026-11-20", "--to", "2026-11-20 14:09", "--top", "2", "--history", path)
-	want := `From 2026-11-20 14:00:00 to 2026-11-20 14:09:00: 4,227 connections, then 15.
+	want := `From 2026-11-20 14:00:00, where the history begins, to 2026-11-20 14:09:00: 4,227 connections, then 15.
 
 2026-11-20 14:04:50 to 2026-11-20 14:05:00
   went  10.77.1.2  4,224 → 0  ws-server
@@ -144,6 +144,7 @@ func TestHistoryUsage(t *testing.T) {
 		{"census --at 2026-11-01 --history " + path, exitBlind, "lifeline census: no history before 2026-11-20 14:00:00; the agent's began then, "},
 		{"census --at 2h --history /nowhere/history.db", exitBlind, "lifeline census: there is no history at /nowhere/history.db: lifeline agent writes one; "},
 		{"diff", exitUsage, "lifeline diff: --from is missing: take a time such as "},
+		{"diff --from 2026-10-01 --to 2026-11-01 --history " + path, exitBlind, "lifeline diff: no history before 2026-11-20 14:00:00; "},
 		{"history --top 0", exitUsage, "lifeline history: --top 0: take a number from 1 to 1000"},
 		{"history --from 1h --to 2h", exitUsage, "lifeline history: --from "},
 		{"history --to 2026-11-01 --from 2026-10-01 --history " + path, exitBlind, "lifeline history: no history before 2026-11-20 14:00:00; "},
