@@ -44,7 +44,7 @@ function marks(u: uPlot, all: Mark[], colour: (name: string) => string): void {
     const from = Math.max(left, u.valToPos(m.time, "x", true)), until = m.until === null ? left + width : Math.min(left + width, u.valToPos(m.until, "x", true));
     if (from > left + width || until < left) continue;
     u.ctx.fillStyle = colour(m.severity === "fail" ? "--bad" : m.severity === "warn" ? "--warn" : "--dim");
-    u.ctx.globalAlpha = 0.1;
+    u.ctx.globalAlpha = m.severity === "fail" ? 0.1 : 0.04;
     u.ctx.fillRect(from, top, Math.max(2, until - from), height);
     u.ctx.globalAlpha = 0.9;
     u.ctx.fillRect(from, top, 2, height);
@@ -80,7 +80,7 @@ export function Chart(of: Told) {
 
 /** Spark is a small line without axes. */
 export function Spark({ values, label }: { values: number[]; label: string }) {
-  if (values.length < 2) return <span class="dim">{values.length ? number(values[0]!) : ""}</span>;
+  if (values.length < 2) return null;
   const most = Math.max(1, ...values), step = 96 / (values.length - 1);
   const path = values.map((v, i) => `${i ? "L" : "M"}${(2 + i * step).toFixed(1)} ${(22 - (20 * v) / most).toFixed(1)}`).join("");
   return <svg class="spark" viewBox="0 0 100 24" width="100" height="24" role="img" aria-label={label}><path d={path} /></svg>;

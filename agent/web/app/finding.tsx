@@ -15,11 +15,12 @@ export function toggle(id: string, is: boolean): void {
 /** peerOf is the address that a finding is about. */
 export const peerOf = (f: Finding): string => (typeof f.subject?.peer === "string" ? f.subject.peer : "");
 
-function Fix({ text, process }: { text: string; process: unknown }) {
+/** Advice is a line of advice, with its commands to copy. */
+function Advice({ text, process }: { text: string; process: unknown }) {
   const found = commandIn(text);
-  if (!found) return <li>{text}</li>;
+  if (!found) return <>{text}</>;
   const command = typeof process === "string" ? found.command.replace("NAME", process) : found.command;
-  return <li>{found.before}<Command text={command} />{found.after}</li>;
+  return <>{found.before}<Command text={command} /><Advice text={found.after} process={process} /></>;
 }
 
 function Evidence({ of }: { of: Finding }) {
@@ -33,7 +34,7 @@ function Story({ of: f, hidden }: { of: Finding; hidden: Finding[] }) {
   return <div class="story">
     <p>{f.why}</p>
     <Evidence of={f} />
-    {!!f.fix?.length && <><h4>What to do</h4><ul class="fix">{f.fix.map(text => <Fix key={text} text={text} process={f.subject?.process} />)}</ul></>}
+    {!!f.fix?.length && <><h4>What to do</h4><ul class="fix">{f.fix.map(text => <li key={text}><Advice text={text} process={f.subject?.process} /></li>)}</ul></>}
     <p class="dim">
       First seen <When at={f.first_seen} />, last <When at={f.last_seen} />
       {f.times > 1 && <>, came {number(f.times)} times</>}{f.flapping && <>, comes and goes</>}

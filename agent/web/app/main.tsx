@@ -35,9 +35,10 @@ function Connection() {
 
 function Nav() {
   const s = state.value!;
+  const bad = s.findings.some(f => !f.resolved && f.severity === "fail");
   const badge: Partial<Record<View, number>> = { overview: s.findings.filter(f => !f.resolved && !f.cause && f.severity !== "info").length, calls: s.calls.length, leaks: s.leaks.filter(l => l.verdict === "leak").length };
   return <nav aria-label="Views"><ul>{Object.entries(views).map(([v, name]) => <li key={v}>
-    <a href={to(v as View)} aria-current={route.value.view === v ? "page" : undefined}>{name}{!!badge[v as View] && <span class="badge">{badge[v as View]}</span>}</a></li>)}</ul></nav>;
+    <a href={to(v as View)} aria-current={route.value.view === v ? "page" : undefined}>{name}{!!badge[v as View] && <span class={v === "leaks" || (v === "overview" && bad) ? "badge" : "badge warn"}>{badge[v as View]}</span>}</a></li>)}</ul></nav>;
 }
 
 function Page() {

@@ -23,7 +23,7 @@ const resolvers: Record<string, string> = {
 
 function Programs({ of }: { of: Doctor }) {
   if (!of.programs?.length) return null;
-  return <><h3>Running programs by how they resolve</h3><Wide label="Programs by resolver"><table>
+  return <><h3>Programs by how they resolve names</h3><Wide label="Programs by resolver"><table>
     <thead><tr><th scope="col">resolver</th><th scope="col" class="n">programs</th><th scope="col" class="n">would fail here</th><th scope="col">such as</th></tr></thead>
     <tbody>{of.programs.map(p => <tr key={p.resolver}><td>{resolvers[p.resolver] ?? p.resolver}</td><td class="n">{number(p.count)}</td>
       <td class={p.fail_here ? "bad n" : "n"}>{p.fail_here === null ? "unknown" : number(p.fail_here)}</td><td class="dim">{(p.examples ?? []).join(", ")}</td></tr>)}</tbody></table></Wide></>;

@@ -63,7 +63,7 @@ export function Overview() {
       <p class="dim">{plural(t.sockets, "socket")} of {plural(t.processes, "process", "processes")} with {plural(t.peers, "peer")} in {plural(t.namespaces, "namespace")}
         {t.opened_per_second !== null && <> · {t.opened_per_second.toFixed(1)} opened/s</>}
         {t.resets_per_second !== null && <> · {t.resets_per_second.toFixed(1)} resets/s</>}
-        {t.conntrack_fraction !== null && <> · conntrack {percent(t.conntrack_fraction)} full</>}</p>
+        {!!t.conntrack_fraction && <> · conntrack {percent(t.conntrack_fraction)} full</>}</p>
     </section>
     <section class="promises" aria-label="The four promises">{s.promises.map(p => <Promise key={p.promise} of={p} />)}</section>
     {s.blind.length > 0 && <p class="blind"><Mark of="unknown" /> <span>{plural(s.blind.length, "thing", "things")} could not be seen: <a href={to("agent")}>what, and what would show it</a></span></p>}
