@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/web/chromium"
@@ -275,4 +277,58 @@ func TestPassword(t *testing.T) {
 	p.Has("fall silent")
 	m.tell(func(s *state.State) { s.Host = "told.example" })
 	p.Has("told.example")
+}
+
+// hand is who acts as the page asks.
+type hand struct {
+	mu  sync.Mutex
+	did []state.Act
+}
+
+func (h *hand) Acts() []state.Act { h.mu.Lock(); defer h.mu.Unlock(); return h.did }
+
+func (h *hand) Plan(_ context.Context, act, finding string) (state.Plan, error) {
+	return state.Plan{ID: "plan of " + finding, Act: act, Target: "connections with " + silentPeer, Count: 4000, Text: "cuts 4,000 connections, 500 a second", Expires: time.Now().Add(time.Minute)}, nil
+}
+
+func (h *hand) Do(_ context.Context, plan string) (state.Act, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	a := state.Act{ID: plan, Time: now, Ended: &now, Act: "cut", By: "page", Target: "connections with " + silentPeer, Done: 4000, Outcome: "4,000 connections cut"}
+	h.did = append(h.did, a)
+	return a, nil
+}
+
+// An act takes two steps, and an agent without a token takes none.
+func TestPageActs(t *testing.T) {
+	m, h := newMachine(sockets), &hand{}
+	at := serving(t, newServer(Options{Agent: m, Acts: h, Token: "correct horse"}))
+	b := chromium.Start(t)
+	p := b.Page(t)
+	p.Password("me", "correct horse")
+	show(p, at, "overview")
+	p.Click(".deed button")
+	p.Has("cuts 4,000 connections, 500 a second")
+	p.Has("Nothing was done yet.")
+	p.Click(".confirm button:last-child") // leave it
+	p.Until(`!document.querySelector(".confirm")`)
+	p.Click(".deed button")
+	painted(p)
+	if n := len(h.Acts()); n > 0 {
+		t.Fatalf("%d acts were done by asking", n)
+	}
+	p.Until(`document.querySelector("button.danger").innerText === "Do it: cut 4,000 connections"`)
+	p.Screenshot(filepath.Join(shots, "confirm.png"))
+	p.Click("button.danger")
+	p.Has("4,000 connections cut")
+	if acts := h.Acts(); len(acts) != 1 || !strings.HasPrefix(acts[0].ID, "plan of S001 ") {
+		t.Errorf("done: %+v", acts)
+	}
+	p.Click(".deed .links a")
+	p.Until(`document.querySelector("main tbody").innerText.includes("connections with 10.77.1.2")`)
+
+	open := opened(t, b, serving(t, newServer(Options{Agent: m, Acts: h})), "overview")
+	open.Click(".deed button")
+	open.Has("acts need a token")
 }

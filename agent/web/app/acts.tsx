@@ -6,6 +6,7 @@ import { to } from "./route";
 import type { Act, Plan } from "./types";
 
 const did = signal(0);
+const longest = 600_000; // ms that an act may take, at its pace
 
 /** Deed is an act in two steps: what would be done, and then, confirmed, doing it. */
 export function Deed({ act, finding }: { act: string; finding: string }) {
@@ -14,7 +15,7 @@ export function Deed({ act, finding }: { act: string; finding: string }) {
     busy.value = true;
     error.value = "";
     try {
-      done(await fetched<T>(path, body));
+      done(await fetched<T>(path, body, longest));
     } catch (e) {
       plan.value = null;
       error.value = (e as Error).message;
@@ -31,14 +32,15 @@ export function Deed({ act, finding }: { act: string; finding: string }) {
       <button type="button" onClick={() => (plan.value = null)}>Leave it</button></div>}
     {outcome.value && <p><Mark of={outcome.value.error ? "broken" : "kept"} /> {outcome.value.error || outcome.value.outcome}</p>}
     {error.value && <Problem text={error.value} />}
+    {(outcome.value || error.value) && <p class="links"><a href={to("acts")}>All acts</a></p>}
   </div>;
 }
 
 const Row = ({ of: a }: { of: Act }) => <tr class={a.error ? "silent" : ""}><td><When at={a.time} /></td><td>{a.act}{a.dry_run && <span class="dim"> (said only)</span>}</td><td>{a.by}</td><td>{a.target}</td>
-  <td class="n">{number(a.done)}{a.left > 0 && <span class="dim"> of {number(a.done + a.left)}</span>}</td><td>{a.error || a.outcome}</td><td>{a.undo && <Command text={a.undo} />}</td></tr>;
+  <td class="n">{number(a.done)}{a.left > 0 && <span class="dim"> of {number(a.done + a.left)}</span>}</td><td>{a.error || a.outcome || (a.ended ? "" : "under way")}</td><td>{a.undo && <Command text={a.undo} />}</td></tr>;
 
 export function Acts() {
-  const s = state.value!, got = useDocument<{ acts: Act[] | null }>("/api/v1/acts", `${did.value} ${s.acts?.[0]?.time ?? ""}`);
+  const s = state.value!, got = useDocument<{ acts: Act[] | null }>("/api/v1/acts", `${did.value} ${s.acts?.map(a => a.id + a.ended).join()}`);
   const acts = got?.value?.acts ?? s.acts ?? [], [shown, more] = useMore(acts), alone = s.agent.policy.acts ?? [];
   return <>
     <Head title="Acts" json={got?.error ? "/api/v1/state" : "/api/v1/acts"}>What was done to connections, newest first, and what may be done.</Head>
@@ -46,6 +48,6 @@ export function Acts() {
       <div><dt>rights</dt><dd>{s.agent.profile || "unknown"}</dd></div></dl>
     <p class="dim">An act is begun at a <a href={to("overview")}>finding</a>: it says what it would do, and does it when that is confirmed.</p>
     {acts.length === 0 ? <Nothing>Nothing was done.</Nothing> : <Wide label="Acts"><table><thead><tr><th scope="col">when</th><th scope="col">act</th><th scope="col">by</th><th scope="col">target</th><th scope="col" class="n">connections</th><th scope="col">outcome</th><th scope="col">undo</th></tr></thead>
-      <tbody>{shown.map((a, i) => <Row key={a.time + i} of={a} />)}</tbody></table></Wide>}{more}
+      <tbody>{shown.map(a => <Row key={a.id} of={a} />)}</tbody></table></Wide>}{more}
   </>;
 }

@@ -77,7 +77,7 @@ export interface Names {
 export interface Source { name: string; every_seconds: number; last: string | null; took_seconds: number | null; late: boolean; error: string; off: string }
 export interface Blind { source: string; error: string; needs: string | null }
 export interface Act {
-  time: string; act: string; by: string; why: string; target: string; done: number; left: number;
+  id: string; time: string; ended: string | null; act: string; by: string; why: string; target: string; done: number; left: number;
   dry_run: boolean; outcome: string; error: string; undo: string;
 }
 export interface Plan { plan: string; act: string; target: string; count: number; text: string; expires: string }
