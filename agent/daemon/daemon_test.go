@@ -144,6 +144,15 @@ func TestThisMachine(t *testing.T) {
 	if s.Totals.Sockets == 0 || s.Totals.Processes == 0 || len(s.Promises) != 4 || len(s.Links) == 0 || s.Names == nil || len(s.Names.Config) == 0 {
 		t.Errorf("the State says little: %+v", s)
 	}
+	moments := []time.Time{s.Time, s.Totals.Looked, *sourceOf(s, fromCensus).Last}
+	for _, f := range s.Findings {
+		moments = append(moments, f.First, f.Last)
+	}
+	for _, m := range moments { // else what is open for how long would be wrong after the wall clock jumped
+		if m == m.Round(0) {
+			t.Errorf("%v has no reading of the monotonic clock", m)
+		}
+	}
 	got, err := d.Connections(t.Context(), state.Query{PID: int32(os.Getpid()), State: "ESTABLISHED", Peer: "127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/history"
 	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/internal/need"
 )
 
@@ -160,6 +161,56 @@ func TestAgentOnAFullDisk(t *testing.T) {
 	w.span(func(s state.Span) bool { return s.Records > before.Records && s.First.Equal(*before.First) })
 	if text := w.get("metrics"); !bytes.Contains(text, []byte("\nlifeline_history_written 1\n")) {
 		t.Error("the metrics still say that it cannot be written")
+	}
+}
+
+// Whatever the wall clock does, what the agent saw is kept at the time that it
+// thought it was, with the findings of then, and the latest is what counts.
+func TestAgentHistoryWhenTheClockJumps(t *testing.T) {
+	k := &keeper{path: filepath.Join(t.TempDir(), "history.db")}
+	defer k.close()
+	var lives verdict.Lives
+	dead := verdict.Finding{Code: "S001", Promise: verdict.Silence, Severity: verdict.Fail, Title: "10.77.1.2 is silent", Subject: verdict.Values{{Key: "peer", V: "10.77.1.2"}}}
+	seq, count := uint64(0), 4224
+	look := func(at time.Time, found ...verdict.Finding) {
+		t.Helper()
+		lives.Look(at, "peers", found)
+		seq++
+		s := &state.State{Seq: seq, Time: at, Totals: state.Totals{Looked: at}, Findings: state.FindingsOf(lives.List(at)),
+			Groups: []state.Group{{Series: state.Series{Program: "ws-server", Peer: "10.77.1.2", Port: ":8080"}, Count: count}}}
+		if err := k.record(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stretch := func(from time.Time, records int, found ...verdict.Finding) {
+		t.Helper()
+		for i := range records {
+			look(from.Add(time.Duration(i)*10*time.Second), found...)
+		}
+	}
+	stretch(past, 12)                         // two minutes
+	stretch(past.Add(2*time.Minute), 6, dead) // found, for a minute
+	stretch(past.AddDate(1, 0, 0), 6, dead)   // a year ahead, for a minute
+	stretch(past.Add(4*time.Minute), 6, dead) // right again
+	stretch(past.Add(-time.Hour), 6, dead)    // an hour behind
+	count = 12                                // they vanish
+	stretch(past.Add(6*time.Minute), 12)      // right, and over
+	for after, want := range map[time.Duration]int{-time.Hour: 4224, time.Minute: 4224, 4 * time.Minute: 4224, 6 * time.Minute: 12} {
+		if got, err := k.store.At(t.Context(), past.Add(after)); err != nil || got.Count != want {
+			t.Errorf("after %v: %d, %v", after, got.Count, err)
+		}
+	}
+	for after, want := range map[time.Duration]int{-2 * time.Hour: 0, 150 * time.Second: 1, 4 * time.Minute: 1, 6 * time.Minute: 1, 7 * time.Minute: 0} {
+		if list, err := k.store.Findings(t.Context(), past.Add(after), past.Add(after+20*time.Second)); err != nil || len(list) != want {
+			t.Errorf("findings after %v: %+v, %v", after, list, err)
+		}
+	}
+	if open := lives.List(past.Add(8 * time.Minute)); len(open) != 1 || !open[0].Resolved.OK || open[0].Times != 1 {
+		t.Errorf("the finding is %+v", open)
+	}
+	story, err := k.store.Story(t.Context(), state.Filter{}, past, past.Add(8*time.Minute), 0)
+	if err != nil || len(story.Events) != 1 || story.Events[0].Shifts[0].To != 12 || len(story.Events[0].Findings) != 1 {
+		t.Errorf("%+v, %v", story, err)
 	}
 }
 
