@@ -399,7 +399,7 @@ func (w *writer) shrink(ctx context.Context) error {
 func (w *writer) over(ctx context.Context) (bool, error) {
 	var pages, free, size int64
 	err := w.tx.QueryRowContext(ctx, "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&pages, &free, &size)
-	return (pages-free)*size > w.options.MaxBytes-2*walBytes, err
+	return (pages-free)*size > w.options.MaxBytes-2*w.options.wal(), err
 }
 
 // drop removes a segment, the series and the findings that nothing after it has.

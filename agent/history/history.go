@@ -36,12 +36,12 @@ const (
 	mostFindings = 1_000   // of a record, worst first as State has them
 	mostText     = 128     // bytes of a name
 	mostFrames   = 360     // of a segment
-	walBytes     = 2 << 20 // of MaxBytes is for the write-ahead log
+	mostWAL      = 2 << 20 // bytes of the write-ahead log
 )
 
 // LeastBytes and LeastKeep are the least that [Options] may ask for.
 const (
-	LeastBytes = 8 << 20
+	LeastBytes = 1 << 20
 	LeastKeep  = time.Minute
 )
 
@@ -55,9 +55,13 @@ const Others = "(others)"
 
 // Options of a Store. The zero value is the recommended one.
 type Options struct {
-	MaxBytes int64         // of the file and its log together, beside one record; 0 = 256 MiB, at least 8 MiB
-	Keep     time.Duration // how long; 0 = 7 days
+	MaxBytes int64         // of the file and its log together, beside one record; 0 = 256 MiB, at least [LeastBytes]
+	Keep     time.Duration // how long; 0 = 7 days, at least [LeastKeep]
 }
+
+// wal is how many bytes of MaxBytes are for the write-ahead log: it is written into
+// the file when it has a quarter of that.
+func (o *Options) wal() int64 { return min(mostWAL, o.MaxBytes/4) }
 
 // Record is what is kept of one moment. Groups belong to the census of
 // Totals.Looked: a record of the same census as the one before has the same.
@@ -104,7 +108,7 @@ func Open(path string, o Options) (*Store, error) {
 		o.Keep = 7 * 24 * time.Hour
 	}
 	if o.MaxBytes < LeastBytes || o.Keep < LeastKeep {
-		return nil, fmt.Errorf("a history of %d bytes and %v is too small: take 8 MiB and a minute, or more", o.MaxBytes, o.Keep)
+		return nil, fmt.Errorf("a history of %d bytes and %v is too small: take 1 MiB and a minute, or more", o.MaxBytes, o.Keep)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("history: %w", err)
@@ -182,7 +186,7 @@ func (s *Store) connect() (err error) {
 		return err
 	}
 	db, err := sql.Open("sqlite", dsn(s.path, "rwc", "auto_vacuum(INCREMENTAL)", "journal_mode(WAL)", "synchronous(FULL)",
-		"wal_autocheckpoint(128)", fmt.Sprintf("journal_size_limit(%d)", walBytes/2)))
+		fmt.Sprintf("wal_autocheckpoint(%d)", s.options.wal()/4/4096), fmt.Sprintf("journal_size_limit(%d)", s.options.wal()/2)))
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (l *load) record(at time.Time) history.Record {
 func TestBytesOfASample(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	s := open(t, path, history.Options{})
-	l, samples := newLoad(400), 0
+	l, samples := newLoad(250), 0
 	for i := range 400 { // more than a segment
 		l.step()
 		add(t, s, l.record(noon.Add(time.Duration(i)*10*time.Second)))
@@ -80,11 +80,11 @@ func TestBytesOfASample(t *testing.T) {
 // The file stays within its bound, the oldest goes first, and what stays can be read.
 func TestBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	const most = 8 << 20
+	const most = history.LeastBytes
 	s := open(t, path, history.Options{MaxBytes: most})
 	l, long := newLoad(100), strings.Repeat("long", 30)
 	biggest, i := int64(0), 0
-	for ; i < 95; i++ {
+	for ; i < 30; i++ {
 		for j := range l.groups { // all new each time
 			l.groups[j] = l.fresh(j % 8)
 			l.groups[j].Program, l.groups[j].Unit, l.groups[j].Port = long, long, long
@@ -103,7 +103,7 @@ func TestBounded(t *testing.T) {
 		t.Errorf("the file grew to %d bytes, of %d", biggest, most)
 	}
 	span, err := s.Span(t.Context())
-	if err != nil || !span.First.After(noon) || span.Records < 20 {
+	if err != nil || !span.First.After(noon) || span.Records < 4 {
 		t.Fatalf("%+v, %v", span, err)
 	}
 	for _, at := range []time.Time{*span.First, *span.Last} {

@@ -166,10 +166,10 @@ func TestHistoryFlags(t *testing.T) {
 		says       string
 	}{
 		{"256MiB", "7d", 256 << 20, 7 * 24 * time.Hour, ""},
-		{"8M", "1m", 8 << 20, time.Minute, ""},
-		{"8388608", "1d12h", 8 << 20, 36 * time.Hour, ""},
+		{"1M", "1m", 1 << 20, time.Minute, ""},
+		{"1048576", "1d12h", 1 << 20, 36 * time.Hour, ""},
 		{"1T", "0d90m", 1 << 40, 90 * time.Minute, ""},
-		{"7MiB", "7d", 0, 0, "too small: take 8MiB or more"},
+		{"1023KiB", "7d", 0, 0, "too small: take 1MiB or more"},
 		{"lots", "7d", 0, 0, `--history-size "lots" is no size: take one such as 256MiB`},
 		{"", "7d", 0, 0, "is no size"},
 		{"-1G", "7d", 0, 0, "is no size"},
