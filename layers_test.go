@@ -71,6 +71,7 @@ var layers = []layer{
 	{"agent/state", pure, []string{"agent/fact", "agent/profile", "agent/verdict", "bound"}, "what the agent knows at one moment: page, terminal, metrics, history and API are made from it"},
 	{"agent/policy", pure, []string{"agent/verdict", yaml}, "what the agent was told: one small file, read with line numbers"},
 	{"agent/export", library, []string{".", "agent/fact", "agent/state", "agent/verdict", prom}, "tells other systems: metrics and alerts, bounded both"},
+	{"agent/otlp", library, []string{"agent/export", "agent/state", "agent/verdict", prom, "github.com/prometheus/client_model", "go.opentelemetry.io/proto/slim/otlp", "google.golang.org/protobuf"}, "tells receivers of OpenTelemetry: metrics and findings, bounded; of the export only its tests know"},
 	{"agent/deploy", library, []string{"agent/export", "agent/policy", "agent/profile", "agent/state", yaml}, "board, alert rules, unit and packages, held to what there is; of all this only its tests know"},
 	{"agent/history", library, []string{"agent/state", "agent/verdict", "modernc.org/sqlite", xsys}, "what was seen in the last days, in one file; of verdicts only tests know"},
 	{"agent/audit", library, []string{"agent/state", xsys}, "what the agent did, on the disk before it does it"},

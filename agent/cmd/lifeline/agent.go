@@ -20,6 +20,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/daemon"
 	"github.com/lifeline-go/lifeline/agent/export"
 	"github.com/lifeline-go/lifeline/agent/node"
+	"github.com/lifeline-go/lifeline/agent/otlp"
 	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
@@ -42,6 +43,7 @@ var errEnded = errors.New("ended")
 type agentFlags struct {
 	listen, tokenFile string
 	policy, webhook   string
+	otlp              string
 	history           historyFlags
 	passive           bool
 	netns             string
@@ -76,6 +78,7 @@ func newAgent() *cobra.Command {
 	flags.BoolVar(&f.passive, "passive", false, "send nothing: ask no nameserver, poke no peer")
 	flags.StringVar(&f.policy, "policy", "", "policy `file`: what to watch, to leave out and to do; read again on SIGHUP (docs/policy.md)")
 	flags.StringVar(&f.webhook, "webhook", "", "`URL` of an Alertmanager, or what takes its alerts, to tell of findings")
+	flags.StringVar(&f.otlp, "otlp", "", "`URL` of an OTLP receiver, such as http://127.0.0.1:4318, to send metrics and findings to")
 	f.history.add(flags)
 	flags.StringVar(&f.netns, "netns", "", "network namespace: all, self, a PID, a `name` of /run/netns or a path (default all)")
 	f.acts.add(flags)
@@ -86,6 +89,11 @@ func newAgent() *cobra.Command {
 
 // check says what is wrong with the flags, and reads the token.
 func (f *agentFlags) check() (token string, err error) {
+	if f.otlp != "" {
+		if err := otlp.CheckURL(f.otlp); err != nil {
+			return "", fmt.Errorf("--otlp: %w", err)
+		}
+	}
 	host, port, err := net.SplitHostPort(f.listen)
 	if err != nil || port == "" {
 		return "", fmt.Errorf("--listen %q is no address: take one such as 127.0.0.1:7117", f.listen)
@@ -174,7 +182,10 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 		func() error { return past.run(ctx, d, log) },
 	}
 	if hook != nil {
-		parts = append(parts, func() error { return tellWebhook(ctx, d, hook) })
+		parts = append(parts, func() error { return feed(ctx, d, hook) })
+	}
+	if f.otlp != "" {
+		parts = append(parts, func() error { return feed(ctx, d, otlpSender(f.otlp, d, hook, log)) })
 	}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
@@ -190,6 +201,18 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 		return blindError{err}
 	}
 	return errEnded
+}
+
+// otlpSender tells a receiver of OTLP; what goes wrong with it is logged when it
+// changes.
+func otlpSender(url string, d *daemon.Daemon, hook *export.Webhook, log *slog.Logger) *otlp.Sender {
+	return &otlp.Sender{URL: url, Metrics: export.Registry(d.State, hook), Said: func(err error) {
+		if err != nil {
+			log.Warn("the OTLP receiver is not told", "error", err.Error())
+		} else {
+			log.Info("the OTLP receiver is told again")
+		}
+	}}
 }
 
 // agentLog writes one line for each event.
@@ -246,7 +269,11 @@ func tellFinding(log *slog.Logger, f *state.Finding, open, now map[string]bool) 
 		log.Info("finding is over", append(about, "resolved", f.Resolved.Format(time.RFC3339))...)
 	case f.Resolved == nil && (was || f.Cause == ""):
 		if now[f.ID] = true; !was {
-			log.Log(context.Background(), levels[f.Severity], "finding", append(about, "severity", f.Severity.String())...)
+			about = append(about, "severity", f.Severity.String())
+			if _, ok := log.Handler().(*slog.JSONHandler); ok { // for programs: what it rests on and what to do
+				about = append(about, "subject", f.Subject, "evidence", f.Evidence, "why", f.Why, "fix", f.Fix)
+			}
+			log.Log(context.Background(), levels[f.Severity], "finding", about...)
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/daemon"
-	"github.com/lifeline-go/lifeline/agent/export"
 	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/policy"
 	"github.com/lifeline-go/lifeline/agent/state"
@@ -111,10 +110,16 @@ func (a *agentPolicy) follow(ctx context.Context, log *slog.Logger, put ...func(
 	}
 }
 
-// tellWebhook sends findings as alerts until ctx ends.
-func tellWebhook(ctx context.Context, d *daemon.Daemon, hook *export.Webhook) error {
+// A sender tells others what the agent knows: Tell never waits, Run sends.
+type sender interface {
+	Tell(*state.State)
+	Run(context.Context) error
+}
+
+// feed gives a sender each State until ctx ends.
+func feed(ctx context.Context, d *daemon.Daemon, to sender) error {
 	ended := make(chan error, 1)
-	go func() { ended <- hook.Run(ctx) }()
+	go func() { ended <- to.Run(ctx) }()
 	for seq := uint64(0); ; {
 		s, err := d.Wait(ctx, seq)
 		if err != nil {
@@ -122,6 +127,6 @@ func tellWebhook(ctx context.Context, d *daemon.Daemon, hook *export.Webhook) er
 			return nil
 		}
 		seq = s.Seq
-		hook.Tell(s)
+		to.Tell(s)
 	}
 }

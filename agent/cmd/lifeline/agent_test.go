@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,9 @@ import (
 type event struct {
 	Msg, Level, Page, Code, Title, ID string
 	Source, Error, Needs              string
+
+	Subject, Evidence map[string]any
+	Fix               []string
 }
 
 // A process of its own watches: it says where its page is, a process that has
@@ -34,7 +38,10 @@ type event struct {
 func TestAgent(t *testing.T) {
 	t.Parallel()
 	full := nearlyFull(t)
-	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none")
+	sent := make(chan string, 100)
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.URL.Path }))
+	defer receiver.Close()
+	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--otlp", receiver.URL)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
@@ -67,8 +74,16 @@ func TestAgent(t *testing.T) {
 	}
 	about := fmt.Sprintf("pid %d", full)
 	found := next(func(e event) bool { return e.Msg == "finding" && e.Code == "L001" && strings.Contains(e.Title, about) })
-	if found.Level == "INFO" {
+	if found.Level == "INFO" || found.Subject["pid"] != float64(full) || len(found.Evidence) == 0 || len(found.Fix) == 0 {
 		t.Errorf("the finding is told as %+v", found)
+	}
+	select {
+	case path := <-sent:
+		if path != "/v1/logs" {
+			t.Errorf("the OTLP receiver is asked for %s first", path)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the OTLP receiver is told nothing")
 	}
 	for path, has := range map[string]string{"": "L001", "api/v1/findings": about, "api/v1/state": `"schema":"lifeline/v1"`, "metrics": "lifeline_"} {
 		if body := fetch(t, page+path); !strings.Contains(body, has) {
