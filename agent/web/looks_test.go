@@ -29,12 +29,11 @@ func painted(p *chromium.Page) {
 
 // Each view in light and dark, wide and on a phone: everybody can use it, nothing
 // sticks out, and it can be looked at.
-func TestLooks(t *testing.T) {
+func testLooks(t *testing.T, b *chromium.Browser) {
 	_, err := os.Stat(axe)
 	need.Feature(t, "axe-core, which agent/web/app/build brings", err)
 	store := past(t)
 	at := serving(t, newServer(Options{Agent: newMachine(sockets), History: func() (History, error) { return store, nil }}))
-	b := chromium.Start(t)
 	for _, theme := range []string{"light", "dark"} {
 		t.Run(theme, func(t *testing.T) {
 			p := b.Page(t)
@@ -82,9 +81,9 @@ func look(t *testing.T, p *chromium.Page, theme, view string) {
 	p.Size(1280, 900)
 }
 
-func TestKeyboard(t *testing.T) {
+func testKeyboard(t *testing.T, b *chromium.Browser) {
 	at := serving(t, newServer(Options{Agent: newMachine(1000)}))
-	p := opened(t, chromium.Start(t), at, "overview")
+	p := opened(t, b, at, "overview")
 	p.Prefer("prefers-reduced-motion", "reduce")
 	p.Until(`getComputedStyle(document.querySelector(".pulse")).animationName === "none"`)
 
@@ -135,10 +134,10 @@ func TestKeyboard(t *testing.T) {
 // With 20,000 sockets and a State four times a second, what somebody does is
 // answered at once. The figures are of the browser's own event timing: from the
 // event to the frame that shows what came of it.
-func TestScale(t *testing.T) {
+func testScale(t *testing.T, b *chromium.Browser) {
 	m := newMachine(sockets)
 	at := serving(t, newServer(Options{Agent: m}))
-	p := opened(t, chromium.Start(t), at, "overview")
+	p := opened(t, b, at, "overview")
 	p.Eval(`window.slowest = {}; window.frames_ = 0; new PerformanceObserver(list => {
 		for (const e of list.getEntries()) if (e.interactionId) slowest[e.name] = Math.max(slowest[e.name] ?? 0, e.duration);
 	}).observe({ type: "event", durationThreshold: 16, buffered: true });

@@ -57,10 +57,18 @@ var views = map[string]func(*testing.T, *chromium.Page){
 	"names": seeNames, "time": seeTime, "acts": seeActs, "agent": seeAgent,
 }
 
-func TestViews(t *testing.T) {
+// TestInBrowser is all that is tested in a browser: one, which takes a while to start.
+func TestInBrowser(t *testing.T) {
+	b := chromium.Start(t)
+	for name, test := range map[string]func(*testing.T, *chromium.Browser){"views": testViews, "restart": testRestart, "no script": testNoScript,
+		"password": testPassword, "acts": testActs, "looks": testLooks, "keyboard": testKeyboard, "scale": testScale} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+func testViews(t *testing.T, b *chromium.Browser) {
 	store := past(t)
 	at := serving(t, newServer(Options{Agent: newMachine(sockets), History: func() (History, error) { return store, nil }}))
-	b := chromium.Start(t)
 	for name, see := range views {
 		t.Run(name, func(t *testing.T) {
 			p := opened(t, b, at, name)
@@ -180,6 +188,10 @@ func seeTime(t *testing.T, p *chromium.Page) {
 	p.Has("what changed from")
 	p.Until(`[...document.querySelectorAll(".diff table")].some(t => t.caption.innerText === "Went" && t.innerText.includes("10.77.1.2") && t.innerText.includes("4,224"))`)
 	p.Has("findings then")
+	p.Click(".diff .links a")
+	p.Has("4,227 connections in 2 groups")
+	p.Click(".chart .u-over") // in the middle: just before they vanished
+	p.Until(`!document.querySelector(".diff") && document.querySelector('section[aria-label="As it was"]').innerText.includes("12:09:5")`)
 	// The same without a pointer, and of one peer.
 	p.Until(`document.querySelector("#from").value && (document.querySelector("#from").value = "2026-11-20T12:01")`)
 	p.Click("form.ask button")
@@ -205,7 +217,7 @@ func seeAgent(t *testing.T, p *chromium.Page) {
 
 // The page says when it has lost its agent, and goes on when another run of it
 // answers, from where it was.
-func TestAgentRestarted(t *testing.T) {
+func testRestart(t *testing.T, b *chromium.Browser) {
 	first := newMachine(100)
 	served := newServer(Options{Agent: first})
 	var mu sync.Mutex
@@ -220,7 +232,7 @@ func TestAgentRestarted(t *testing.T) {
 		now.ServeHTTP(w, r)
 	})
 	at, stop := servingAt(t, "127.0.0.1:0", handler)
-	p := opened(t, chromium.Start(t), at, "overview")
+	p := opened(t, b, at, "overview")
 	first.tell(func(s *state.State) { s.Host = "renamed.example" })
 	p.Has("renamed.example")
 	stop()
@@ -244,9 +256,9 @@ func TestAgentRestarted(t *testing.T) {
 	}
 }
 
-func TestNoScript(t *testing.T) {
+func testNoScript(t *testing.T, b *chromium.Browser) {
 	at := serving(t, newServer(Options{Agent: newMachine(sockets)}))
-	p := chromium.Start(t).Page(t)
+	p := b.Page(t)
 	p.NoScript()
 	p.Go("http://" + at + "/")
 	text := p.Text()
@@ -262,10 +274,9 @@ func TestNoScript(t *testing.T) {
 
 // A browser that is asked for a password sends the token as one, for the stream as
 // for the page.
-func TestPassword(t *testing.T) {
+func testPassword(t *testing.T, b *chromium.Browser) {
 	m := newMachine(100)
 	at := serving(t, newServer(Options{Agent: m, Token: "correct horse"}))
-	b := chromium.Start(t)
 	wrong := b.Page(t)
 	wrong.Password("me", "guess")
 	if status := wrong.Go("http://" + at + "/"); status != 401 {
@@ -301,10 +312,9 @@ func (h *hand) Do(_ context.Context, plan string) (state.Act, error) {
 }
 
 // An act takes two steps, and an agent without a token takes none.
-func TestPageActs(t *testing.T) {
+func testActs(t *testing.T, b *chromium.Browser) {
 	m, h := newMachine(sockets), &hand{}
 	at := serving(t, newServer(Options{Agent: m, Acts: h, Token: "correct horse"}))
-	b := chromium.Start(t)
 	p := b.Page(t)
 	p.Password("me", "correct horse")
 	show(p, at, "overview")

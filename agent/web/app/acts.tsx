@@ -6,7 +6,6 @@ import { to } from "./route";
 import type { Act, Plan } from "./types";
 
 const did = signal(0);
-const longest = 600_000; // ms that an act may take, at its pace
 
 /** Deed is an act in two steps: what would be done, and then, confirmed, doing it. */
 export function Deed({ act, finding }: { act: string; finding: string }) {
@@ -15,7 +14,7 @@ export function Deed({ act, finding }: { act: string; finding: string }) {
     busy.value = true;
     error.value = "";
     try {
-      done(await fetched<T>(path, body, longest));
+      done(await fetched<T>(path, body));
     } catch (e) {
       plan.value = null;
       error.value = (e as Error).message;
@@ -30,7 +29,7 @@ export function Deed({ act, finding }: { act: string; finding: string }) {
       <button type="button" class="danger" disabled={busy.value || left === 0} onClick={() => void ask<Act>("/api/v1/acts/do", { plan: plan.value!.plan }, a => { outcome.value = a; plan.value = null; did.value++; })}>
         Do it: {act} {plural(plan.value.count, "connection")}</button>
       <button type="button" onClick={() => (plan.value = null)}>Leave it</button></div>}
-    {outcome.value && <p><Mark of={outcome.value.error ? "broken" : "kept"} /> {outcome.value.error || outcome.value.outcome}</p>}
+    {outcome.value && <p><Mark of={outcome.value.error ? "broken" : outcome.value.ended ? "kept" : "info"} /> {outcome.value.error || outcome.value.outcome || (outcome.value.ended ? "Done." : "It is under way.")}</p>}
     {error.value && <Problem text={error.value} />}
     {(outcome.value || error.value) && <p class="links"><a href={to("acts")}>All acts</a></p>}
   </div>;

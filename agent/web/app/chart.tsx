@@ -9,6 +9,7 @@ export interface Mark { time: number; until: number | null; severity: string }
 interface Told {
   label: string; time: number[]; line: Line; height?: number; marks?: Mark[];
   brushed?: (from: number, to: number) => void; // seconds since 1970, of what was marked with the pointer
+  chosen?: (at: number) => void; // the same, of where it was pressed alone
 }
 
 function options(of: Told, width: number, style: CSSStyleDeclaration): uPlot.Options {
@@ -20,6 +21,13 @@ function options(of: Told, width: number, style: CSSStyleDeclaration): uPlot.Opt
     axes: [{ ...axis, size: 32, values: clockValues }, { ...axis, size: 56, values: (_, v) => v.map(n => (Number.isInteger(n) ? number(n) : "")) }],
     series: [{}, { label: of.line.label, stroke: colour("--flow"), width: 1.75, fill: colour("--flow-soft"), spanGaps: false, points: { show: of.time.length < 3 } }],
     hooks: {
+      ready: [u => {
+        let pressed = 0;
+        u.over.addEventListener("mousedown", e => (pressed = e.clientX));
+        u.over.addEventListener("click", e => {
+          if (Math.abs(e.clientX - pressed) <= 2) of.chosen?.(u.posToVal(e.clientX - u.over.getBoundingClientRect().x, "x"));
+        });
+      }],
       draw: [u => marks(u, of.marks ?? [], colour)],
       setSelect: [u => {
         if (u.select.width > 2) of.brushed?.(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x"));
@@ -62,6 +70,7 @@ export function Chart(of: Told) {
     const make = () => {
       plot.current?.destroy();
       const calls: Told = { ...told.current };
+      if (of.chosen) calls.chosen = at => told.current.chosen?.(at);
       if (of.brushed) calls.brushed = (from, to) => told.current.brushed?.(from, to);
       plot.current = new uPlot(options(calls, at.clientWidth, getComputedStyle(at)), [told.current.time, told.current.line.values], at);
     };

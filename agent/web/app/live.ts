@@ -89,8 +89,8 @@ export function follow(): void {
 }
 
 /** fetched is a document of the API; an error has the API's own words. */
-export async function fetched<T>(path: string, body?: object, within = 30_000): Promise<T> {
-  const told: RequestInit = { signal: AbortSignal.timeout(within) };
+export async function fetched<T>(path: string, body?: object): Promise<T> {
+  const told: RequestInit = { signal: AbortSignal.timeout(30_000) };
   if (body) Object.assign(told, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
   let answer: Response;
   try {

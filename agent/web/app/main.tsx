@@ -60,7 +60,7 @@ function Page() {
       <main id="main" tabIndex={-1}><View key={view} /></main>
       {at.has("list") && <Drawer />}
     </div>
-    <footer class="dim">As of <When at={s.time} /> · state {s.seq} of run {s.run} · lifeline {s.agent.version}</footer>
+    <footer class="dim">As of <When at={s.time} /> · state {s.seq} of run {s.run} · lifeline {s.agent.version} · <a href="/licences.txt">licences</a></footer>
     {help.value && <Help />}
     <p class="sr" aria-live="polite">{said.value}</p>
   </>;

@@ -3,9 +3,9 @@ import { useEffect } from "preact/hooks";
 import { Chart } from "./chart";
 import { bytes, duration, moment, number, plural } from "./format";
 import { series, state } from "./live";
-import { Choice, Head, Mark, Nothing, Problem, useDocument, When, Wide } from "./parts";
+import { Choice, Head, Mark, Nothing, Problem, useDocument, useMore, When, Wide } from "./parts";
 import { here, go, route, to } from "./route";
-import type { Change, Difference, PastFinding, Range, Span } from "./types";
+import type { Change, Difference, Past, PastFinding, Range, Span } from "./types";
 
 const window_ = signal("3600"), of = signal(""), program = signal("");
 const points = 400; // of the line, at the most
@@ -22,7 +22,7 @@ function Changes({ title, of: all, more }: { title: string; of: Change[] | null;
     {all.length > 50 && <p class="dim">and {plural(all.length - 50, "peer")} more</p>}</Wide>;
 }
 
-const Past = ({ of: f }: { of: PastFinding }) => <li><Mark of={f.resolved ? "over" : f.severity} /> <b>{f.code}</b> {f.title} <span class="dim"><When at={f.first_seen} /> {f.resolved ? <>to <When at={f.resolved} /></> : "and still open"}</span></li>;
+const Finding = ({ of: f }: { of: PastFinding }) => <li><Mark of={f.resolved ? "over" : f.severity} /> <b>{f.code}</b> {f.title} <span class="dim"><When at={f.first_seen} /> {f.resolved ? <>to <When at={f.resolved} /></> : "and still open"}</span></li>;
 
 function Diff({ from, to: until }: { from: number; to: number }) {
   const path = `/api/v1/history/diff?from=${iso(from)}&to=${iso(until)}`, got = useDocument<Difference>(path), d = got?.value;
@@ -30,11 +30,25 @@ function Diff({ from, to: until }: { from: number; to: number }) {
     <header class="head"><h3>What changed from {moment(from * 1000)} to {moment(until * 1000)}</h3><a class="json" href={path} target="_blank" rel="noopener" aria-label="this difference as JSON">JSON</a></header>
     {got?.error && <Problem text={got.error} />}
     {d && <>
+      <p class="links"><a href={here({ moment: String(from) })}>As it was at {moment(from * 1000)}</a><a href={here({ moment: String(until) })}>and at {moment(until * 1000)}</a></p>
       <p class="large">{number(d.count_before)} → {number(d.count_after)} connections; {plural(d.came?.length ?? 0, "peer")} came, {number(d.went?.length ?? 0)} went, {number(d.same)} stayed as they were.</p>
       {[d.from, d.to].filter(m => m.gap).map(m => <Problem key={m.asked} text={`${moment(m.asked)}: nothing was written then${m.note && ": " + m.note}`} />)}
       <Changes title="Went" of={d.went} /><Changes title="Came" of={d.came} /><Changes title="Has fewer" of={d.shrank} /><Changes title="Has more" of={d.grew} />
-      {!!d.findings?.length && <><h4>Findings then</h4><ul class="past">{d.findings.map(f => <Past key={f.id + f.first_seen} of={f} />)}</ul></>}
+      {!!d.findings?.length && <><h4>Findings then</h4><ul class="past">{d.findings.map(f => <Finding key={f.id + f.first_seen} of={f} />)}</ul></>}
     </>}
+  </section>;
+}
+
+/** Then is the census of a moment. */
+function Then({ at }: { at: number }) {
+  const path = `/api/v1/history/at?time=${iso(at)}`, got = useDocument<Past>(path), p = got?.value, [rows, more] = useMore(p?.groups ?? []);
+  return <section aria-live="polite" aria-label="As it was">
+    <header class="head"><h3>As it was at {moment(at * 1000)}</h3><a class="json" href={path} target="_blank" rel="noopener" aria-label="this moment as JSON">JSON</a></header>
+    {got?.error && <Problem text={got.error} />}
+    {p?.gap && <Problem text={`nothing was written then${p.note && ": " + p.note}; what follows is of ${moment(p.time)}`} />}
+    {p && <><p class="large">{plural(p.count, "connection")} in {plural(p.groups_total, "group")}</p>
+      <Wide label="Connections then"><table><thead><tr><th scope="col">program</th><th scope="col">peer</th><th scope="col">service</th><th scope="col" class="n">connections</th></tr></thead>
+        <tbody>{rows.map((g, i) => <tr key={i}><td>{g.program}{g.unit && <span class="dim"> {g.unit}</span>}</td><td>{g.peer}</td><td class="dim">{g.port}</td><td class="n">{number(g.count)}</td></tr>)}</tbody></table></Wide>{more}</>}
   </section>;
 }
 
@@ -63,15 +77,16 @@ function History({ of: span }: { of: Span }) {
   const from = Number(at.get("from")) || 0, until = Number(at.get("to")) || 0;
   const known = values.filter(v => v !== null);
   return <>
-    <p class="dim">{plural(span.records, "record")} since <When at={span.first} />, {bytes(span.bytes)}. Drag over the line to compare two moments. <a class="json" href={path} target="_blank" rel="noopener" aria-label="this line as JSON">JSON</a></p>
+    <p class="dim">{plural(span.records, "record")} since <When at={span.first} />, {bytes(span.bytes)}. Click on the line for one moment; drag over it to compare two. <a class="json" href={path} target="_blank" rel="noopener" aria-label="this line as JSON">JSON</a></p>
     {got?.error && <Problem text={got.error} />}
     {got?.value && <Chart label={known.length ? `Connections over time, from ${number(Math.min(...known))} to ${number(Math.max(...known))}` : "Nothing was written then"}
-      time={time} line={{ label: path, values }} height={260} brushed={(a, b) => go(here({ from: String(Math.round(a)), to: String(Math.round(b)) }))}
+      time={time} line={{ label: path, values }} height={260} brushed={(a, b) => go(here({ from: String(Math.round(a)), to: String(Math.round(b)), moment: null }))} chosen={t => go(here({ moment: String(Math.round(t)), from: null, to: null }))}
       marks={found.map(f => ({ time: Date.parse(f.first_seen) / 1000, until: f.resolved ? Date.parse(f.resolved) / 1000 : null, severity: f.severity }))} />}
     <Between from={from || begin} to={until || end} />
     {from > 0 && until > from && <Diff from={from} to={until} />}
+    {Number(at.get("moment")) > 0 && <Then at={Number(at.get("moment"))} />}
     <h3>Findings in this time</h3>
-    {found.length === 0 ? <Nothing>None.</Nothing> : <ul class="past">{found.slice(0, 100).map(f => <Past key={f.id + f.first_seen} of={f} />)}</ul>}
+    {found.length === 0 ? <Nothing>None.</Nothing> : <ul class="past">{found.slice(0, 100).map(f => <Finding key={f.id + f.first_seen} of={f} />)}</ul>}
   </>;
 }
 

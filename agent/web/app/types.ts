@@ -85,6 +85,7 @@ export interface Plan { plan: string; act: string; target: string; count: number
 export interface Span { first: string | null; last: string | null; records: number; bytes: number }
 export interface Range { from: string; to: string; step_seconds: number; points: { time: string; count: number | null }[] }
 export interface Moment { asked: string; time: string; next: string | null; gap: boolean; note: string }
+export interface Past extends Moment { count: number; groups_total: number; groups: { program: string; unit: string; peer: string; port: string; count: number }[] | null }
 export interface Change { peer: string; from: number; to: number; programs: string[] | null }
 export interface PastFinding { id: string; code: string; severity: Severity; title: string; first_seen: string; last_seen: string; resolved: string | null; count: number; cause: string }
 export interface Difference {

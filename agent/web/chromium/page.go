@@ -328,9 +328,10 @@ func (p *Page) paused(method, id string) {
 	_, _ = p.browser.ask(p.session, "Fetch.continueWithAuth", object{"requestId": id, "authChallengeResponse": response})
 }
 
-// Screenshot writes what the whole page looks like to a file, as PNG.
+// Screenshot writes what the whole page looks like from its top to a file, as PNG.
 func (p *Page) Screenshot(path string) {
 	p.t.Helper()
+	p.Eval("window.scrollTo(0, 0)", nil)
 	var shot struct {
 		Data []byte `json:"data"`
 	}
