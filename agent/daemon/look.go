@@ -15,11 +15,18 @@ import (
 
 const (
 	censusEvery = 10 * time.Second
-	censusRest  = 200 // a census is followed by so many times what it took of a processor: 0.5 % at the most
-	leaksRest   = 400 // and a look at leaks; one at the other ends of what leaks too
-	rare        = 2 * time.Minute
 	leaksEvery  = 10 * time.Second
 	again       = 10 * time.Second // after a watch that failed
+
+	// Each look is followed by so many times what it took of a processor: a census
+	// takes 0.5 % at the most, and all looks less than 1 %. They come at least as
+	// often as rare.
+	censusRest    = 200
+	leaksRest     = 500
+	endsRest      = 1000 // at the other ends of what leaks
+	callsRest     = 1000
+	conntrackRest = 1000
+	rare          = 2 * time.Minute
 
 	// unanswered is for how long a request must wait to be listed.
 	unanswered = 5 * time.Second
@@ -182,7 +189,7 @@ func (d *Daemon) lookLeaks(l *leakLook) func(context.Context) (time.Duration, er
 				return 0, fmt.Errorf("processes at the other ends: %w", err)
 			}
 			sites = l.watch.Sites()
-			l.ends = time.Now().Add(paced(leaksEvery/2, spent(now, used)*leaksRest)) // what it said holds until then
+			l.ends = time.Now().Add(paced(leaksEvery/2, spent(now, used)*endsRest)) // what it said holds until then
 		}
 		published := l.remember(now, sites)
 		blind := slices.Clone(o.Blind)

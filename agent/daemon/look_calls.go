@@ -48,7 +48,7 @@ func (d *Daemon) lookCalls(l *callLook) func(context.Context, *node.Node) (time.
 			return 0, err
 		}
 		now := time.Now()
-		l.pace = min(max(callsEvery, seen.Worked*censusRest), callsRare)
+		l.pace = min(max(callsEvery, seen.Worked*callsRest), callsRare)
 		parked := l.remember(now, callers, seen.Programs)
 		d.take(func(k *known) {
 			k.parked = parked

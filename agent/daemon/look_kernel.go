@@ -104,7 +104,7 @@ func (d *Daemon) lookConntrack() func(context.Context, *node.Node) (time.Duratio
 			flows = &fact.Machine{Namespaces: m.Namespaces}
 			if entries := entriesOf(m.Conntrack); entries <= mostEntries {
 				node.Transit(flows)
-				due = time.Now().Add(paced(0, time.Since(began)*censusRest))
+				due = time.Now().Add(paced(0, time.Since(began)*conntrackRest))
 			} else {
 				flows.Blind = []fact.Blind{{Source: "conntrack", Error: fmt.Sprintf("flows that only pass through are not read among %s entries: at most %s are", verdict.Number(entries), verdict.Number(mostEntries))}}
 			}

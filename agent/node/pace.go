@@ -18,7 +18,7 @@ const (
 
 	// How far apart looks are at the most, in both cases.
 	slowest     = 3 * time.Second
-	slowestTold = 15 * time.Second
+	slowestTold = 30 * time.Second
 
 	// purse is the processor time that a watch may have saved up for moments in
 	// which something is suspicious: that of a few minutes.
