@@ -99,9 +99,17 @@ func (d *Daemon) SetHistory(problem string) {
 }
 
 // SetActs says what was done to connections, newest first, and what is allowed and
-// cannot be done. Both are not changed afterwards.
+// cannot be done. Both are not changed afterwards. When something was done that is
+// counted anew at once.
 func (d *Daemon) SetActs(acts []state.Act, blind []state.Blind) {
-	d.take(func(k *known) { k.acts, k.cannot = acts, blind })
+	anew := len(acts) > 0 && acts[0].Ended != nil && acts[0].Done > 0
+	d.take(func(k *known) {
+		anew = anew && len(k.acts) > 0 && (k.acts[0].ID != acts[0].ID || k.acts[0].Ended == nil) // what was done before this run is counted already
+		k.acts, k.cannot = acts, blind
+	})
+	if anew {
+		d.hurry(fromCensus)
+	}
 }
 
 // Wait returns the latest State as soon as its number is greater than seq. It

@@ -51,7 +51,7 @@ func (d *Daemon) all() []*source {
 	names := withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookNames)
 	return []*source{
 		{name: fromPeers, every: again, look: d.watchPeers},
-		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second}, d.lookCensus),
+		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCensus),
 		names,
 		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second}, d.lookCalls(new(callLook))),
 		withNode(&source{name: fromCounters, every: kernelEvery, bound: 30 * time.Second}, d.lookCounters()),

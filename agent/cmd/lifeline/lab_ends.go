@@ -38,7 +38,7 @@ func newLabServer() *cobra.Command {
 }
 
 func newLabClients() *cobra.Command {
-	var url string
+	var url, again string
 	var connections int
 	var spread time.Duration
 	cmd := &cobra.Command{
@@ -48,13 +48,14 @@ func newLabClients() *cobra.Command {
 		Hidden:  true,
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := websocket.RunClients(cmd.Context(), url, connections, spread, cmd.OutOrStdout()); err != nil {
+			if err := websocket.RunClients(cmd.Context(), url, again, connections, spread, cmd.OutOrStdout()); err != nil {
 				return blindError{err}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&url, "url", "ws://127.0.0.1:8080", "`address` of the server")
+	cmd.Flags().StringVar(&again, "again", "", "`address` where those that end are opened again; none: nowhere")
 	cmd.Flags().IntVar(&connections, "connections", 1, "how many to open")
 	cmd.Flags().DurationVar(&spread, "spread", 0, "open them over this time")
 	return cmd

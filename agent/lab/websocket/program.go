@@ -21,6 +21,7 @@ const (
 	Ready = "ready" // the server listens
 	Open  = "open"  // all connections of the clients are open
 	Ended = "ended" // a connection's read has returned for good
+	Back  = "back"  // it was opened again
 )
 
 // Event is what one of the ends, a process of its own, tells about itself: a
@@ -108,8 +109,9 @@ func RunServer(ctx context.Context, addr string, heartbeat time.Duration, w io.W
 
 // RunClients is a program on the load balancer: it opens so many connections to
 // url, evenly spread over a time, and tells its events to w until all have ended
-// or ctx ends.
-func RunClients(ctx context.Context, url string, connections int, spread time.Duration, w io.Writer) error {
+// or ctx ends. Where again is not "", each that ends is opened again there, at once
+// and once.
+func RunClients(ctx context.Context, url, again string, connections int, spread time.Duration, w io.Writer) error {
 	t := &teller{w: w}
 	defer t.flush()
 	var wg sync.WaitGroup
@@ -127,7 +129,18 @@ func RunClients(ctx context.Context, url string, connections int, spread time.Du
 		if err != nil {
 			return fmt.Errorf("connection %d of %d: %w", i+1, connections, err)
 		}
-		wg.Go(func() { t.tell(Ended, c.Wait(ctx)) })
+		wg.Go(func() {
+			t.tell(Ended, c.Wait(ctx))
+			if again == "" || ctx.Err() != nil {
+				return
+			}
+			if c, err := Dial(ctx, again); err == nil {
+				t.tell(Back, nil)
+				t.tell(Ended, c.Wait(ctx))
+			} else {
+				t.tell(Ended, err)
+			}
+		})
 	}
 	t.tell(Open, nil)
 	wg.Wait()

@@ -50,7 +50,7 @@ func TestEnds(t *testing.T) {
 	out, clientsSay := events(t)
 	done := make(chan error, 1)
 	began := time.Now()
-	go func() { done <- RunClients(clients, "ws://"+addr, connections, 100*time.Millisecond, out) }()
+	go func() { done <- RunClients(clients, "ws://"+addr, "", connections, 100*time.Millisecond, out) }()
 	if e := clientsSay(); e.What != Open || e.At > Now() {
 		t.Fatalf("the clients say %+v, want %s", e, Open)
 	}
@@ -83,7 +83,7 @@ func TestServerGoes(t *testing.T) {
 	go RunServer(ctx, addr, 0, out)
 	serverSays()
 	time.AfterFunc(100*time.Millisecond, stop) // which ends no connection of a server
-	if err := RunClients(t.Context(), "ws://"+addr, 20, time.Second, io.Discard); err == nil {
+	if err := RunClients(t.Context(), "ws://"+addr, "", 20, time.Second, io.Discard); err == nil {
 		t.Error("all connected to a server that was gone")
 	}
 	for range 2 {
@@ -93,7 +93,7 @@ func TestServerGoes(t *testing.T) {
 
 func TestNobodyListens(t *testing.T) {
 	addr := free(t)
-	err := RunClients(t.Context(), "ws://"+addr, 3, 0, io.Discard)
+	err := RunClients(t.Context(), "ws://"+addr, "", 3, 0, io.Discard)
 	if err == nil || cause(err) != "connection refused" {
 		t.Errorf("got %v, want connection refused", err)
 	}
