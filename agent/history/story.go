@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -27,8 +28,9 @@ const (
 )
 
 // Story returns when the connections that a filter takes changed most between two
-// moments, and what was found then: the largest shifts, at most so many; 0 means
-// [UsualShifts], and there are [MostShifts] at most. It begins where the history begins
+// moments, and what was found then: the largest shifts, none below a hundredth of
+// the first, at most so many; 0 means [UsualShifts], and there are [MostShifts] at
+// most. It begins where the history begins
 // when from is before that.
 func (r *Reader) Story(ctx context.Context, f state.Filter, from, to time.Time, most int) (s state.Story, err error) {
 	if most <= 0 {
@@ -242,13 +244,14 @@ func largestShift(a, b shift) int {
 	return cmp.Or(cmp.Compare(b.Size(), a.Size()), a.Begin.Compare(b.Begin), cmp.Compare(a.Peer, b.Peer))
 }
 
-// shifts ends all, and returns the largest.
+// shifts ends all, and returns the largest: beside one of 4,224 those of a few are
+// only in the way.
 func (t *teller) shifts() []shift {
 	for _, p := range t.peers {
 		t.close(p)
 	}
 	t.trim()
-	return t.largest
+	return slices.DeleteFunc(t.largest, func(s shift) bool { return s.Size()*100 < t.largest[0].Size() })
 }
 
 // events puts together the shifts that begin and end at about the same time.
@@ -289,8 +292,7 @@ func attach(list []state.Event, found []state.PastFinding, f *state.Filter, from
 				e.Findings, attached = append(e.Findings, finding), true
 			}
 		}
-		asked := (f.Peer == "" || about(&finding, "peer", f.Peer)) && (f.Program == "" || about(&finding, "process", f.Program))
-		if !attached && asked && (finding.First.After(from) || finding.Resolved != nil) {
+		if !attached && asked(&finding, f) && (finding.First.After(from) || finding.Resolved != nil) {
 			others = append(others, finding)
 		}
 	}
@@ -301,6 +303,17 @@ func attach(list []state.Event, found []state.PastFinding, f *state.Filter, from
 		})
 	}
 	return others
+}
+
+// asked reports a finding about what a filter takes.
+func asked(finding *state.PastFinding, f *state.Filter) bool {
+	network, err := netip.ParsePrefix(f.Peer)
+	fits := f.Peer == "" || about(finding, "peer", f.Peer)
+	for _, part := range strings.Fields(finding.ID) {
+		addr, is := netip.ParseAddr(strings.TrimPrefix(part, "peer="))
+		fits = fits || err == nil && is == nil && network.Contains(addr)
+	}
+	return fits && (f.Program == "" || about(finding, "process", f.Program))
 }
 
 func truth(b bool) int {

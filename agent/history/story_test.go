@@ -98,6 +98,11 @@ L004`, 4744, 3921},
 		{state.Filter{Series: state.Series{Program: "proxy"}}, 0, time.Hour, 0, "30m10s-30m20s: 10.77.1.3 0→900 by proxy, N001", 0, 900},
 		{state.Filter{}, 30*time.Minute + 5*time.Second, 30*time.Minute + 15*time.Second, 1, "30m0s-30m10s: 10.77.1.2 4000→17 by ws-server, S001, N001", 4520, 538},
 		{state.Filter{}, 42 * time.Minute, 44 * time.Minute, 5, "", 4421, 4421},
+		{state.Filter{Series: state.Series{Peer: "10.77.1.0/24"}}, 40 * time.Minute, time.Hour, 5, "", 3900, 3900},
+		{state.Filter{Series: state.Series{Peer: "10.77.1.0/28"}}, 30*time.Minute + 30*time.Second, time.Hour, 5, "S001", 3900, 3900},
+		{state.Filter{}, 0, time.Hour, 100, `29m50s-30m20s: 10.77.1.2 4224→0 by ws-server, 10.77.1.3 0→3900 by ws-server+proxy, S001, N001
+39m50s-45m0s: 10.77.9.9 500→0 by ws-server, in a gap
+L004`, 4744, 3921},
 		{state.Filter{Series: state.Series{Program: "agent"}}, 0, time.Hour, 5, "L004", 0, 0},
 		{state.Filter{Series: state.Series{Peer: "10.77.9.8"}}, 0, time.Hour, 5, "", 0, 0},
 	} {

@@ -58,7 +58,7 @@ func storyFindings(w io.Writer, list []state.PastFinding, most int) {
 	list = told(list)
 	pastFindings(w, "  ", list[:min(len(list), most)])
 	if more := len(list) - most; more > 0 {
-		fmt.Fprintf(w, "  and %s more findings\n", verdict.Number(more))
+		fmt.Fprintf(w, "  and %s more\n", verdict.Number(more))
 	}
 }
 
