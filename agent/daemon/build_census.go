@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,12 +34,27 @@ func counted(m *fact.Machine, r *verdict.Reading) counts {
 	}
 	c.totals.Peers = len(c.peers)
 	c.waits = make(map[int32]bool)
-	for _, w := range r.Unanswered(unanswered) {
-		if c.waits[w.PID] = true; len(c.calls) < state.MostWaiting {
-			c.calls = append(c.calls, waitingOf(&w))
-		}
+	waiting := r.Unanswered(unanswered)
+	for i := range waiting {
+		c.waits[waiting[i].PID] = true
+	}
+	for _, w := range mostSure(waiting, state.MostWaiting) {
+		c.calls = append(c.calls, waitingOf(&w))
 	}
 	return c
+}
+
+// mostSure leaves out what is beyond so many: of what may be a long poll, or a
+// protocol of one direction, first. The order stays.
+func mostSure(all []verdict.Waiting, most int) []verdict.Waiting {
+	unsure := len(all) - most // to leave out
+	for i := len(all) - 1; i >= 0 && unsure > 0; i-- {
+		if !all[i].Sure {
+			all = slices.Delete(all, i, i+1)
+			unsure--
+		}
+	}
+	return all[:min(len(all), most)]
 }
 
 func totals(m *fact.Machine) state.Totals {

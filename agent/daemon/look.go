@@ -53,7 +53,7 @@ func (d *Daemon) all() []*source {
 		{name: fromPeers, every: again, look: d.watchPeers},
 		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCensus),
 		names,
-		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second}, d.lookCalls(new(callLook))),
+		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCalls(new(callLook))),
 		withNode(&source{name: fromCounters, every: kernelEvery, bound: 30 * time.Second}, d.lookCounters()),
 		withNode(&source{name: fromConntrack, every: kernelEvery, bound: 30 * time.Second}, d.lookConntrack()),
 		withNode(&source{name: fromFiles, every: programsEvery, bound: programsTime}, d.lookPrograms),

@@ -23,6 +23,10 @@ const (
 	// a second of a processor.
 	callsMost = 16
 
+	// callsSoon is how far apart censuses are at the least that goroutines which
+	// wait ask for.
+	callsSoon = time.Minute
+
 	// callsSlack is for how long what was seen of a program counts, beside the time
 	// that two looks are apart: who waits is looked at each time.
 	callsSlack = 30 * time.Second
@@ -33,6 +37,7 @@ type callLook struct {
 	last   map[int32]time.Time // when a process was looked at, or passed over as no Go program
 	parked map[int32]fact.Goroutines
 	pace   time.Duration // until the next look
+	told   time.Time     // when a census was asked for
 }
 
 // lookCalls looks at the goroutines of Go programs that opened connections: of
@@ -47,6 +52,7 @@ func (d *Daemon) lookCalls(l *callLook) func(context.Context, *node.Node) (time.
 		if err != nil {
 			return 0, err
 		}
+		news := slices.ContainsFunc(seen.Programs, func(g fact.Goroutines) bool { return prompt(&g) && !l.urgent(g.PID, nil) })
 		now := time.Now()
 		l.pace = min(max(callsEvery, seen.Worked*callsRest), callsRare)
 		parked := l.remember(now, callers, seen.Programs)
@@ -54,6 +60,10 @@ func (d *Daemon) lookCalls(l *callLook) func(context.Context, *node.Node) (time.
 			k.parked = parked
 			k.found(now, fromCalls, nil, seen.Blind)
 		})
+		if news && now.Sub(l.told) >= callsSoon { // it judges them
+			l.told = now
+			d.hurry(fromCensus)
+		}
 		return l.pace, nil
 	}
 }
@@ -69,7 +79,12 @@ func (l *callLook) turns(callers []int32, waiting map[int32]bool) []int32 {
 // goroutines did when last seen.
 func (l *callLook) urgent(pid int32, waiting map[int32]bool) bool {
 	g, seen := l.parked[pid]
-	return waiting[pid] || seen && slices.ContainsFunc(verdict.Waiters(&g), func(w verdict.Waiter) bool { return w.Prompt })
+	return waiting[pid] || seen && prompt(&g)
+}
+
+// prompt says that a goroutine waits for an answer of the kind that comes at once.
+func prompt(g *fact.Goroutines) bool {
+	return slices.ContainsFunc(verdict.Waiters(g), func(w verdict.Waiter) bool { return w.Prompt })
 }
 
 // remember adds a look, forgets who is no caller any more, and returns what is

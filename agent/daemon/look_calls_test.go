@@ -6,7 +6,22 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/verdict"
 )
+
+// Of too many calls those stay that wait for sure.
+func TestMostSure(t *testing.T) {
+	all := []verdict.Waiting{{PID: 1}, {PID: 2, Sure: true}, {PID: 3}, {PID: 4, Sure: true}, {PID: 5, Sure: true}}
+	for most, want := range map[int][]int32{9: {1, 2, 3, 4, 5}, 4: {1, 2, 4, 5}, 3: {2, 4, 5}, 2: {2, 4}, 0: {}} {
+		var got []int32
+		for _, w := range mostSure(slices.Clone(all), most) {
+			got = append(got, w.PID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d of them: %v, want %v", most, got, want)
+		}
+	}
+}
 
 // Programs that wait are looked at first, the others in turn; who is gone is
 // forgotten, and what is old does not count.

@@ -23,7 +23,7 @@ const (
 	mostEntries = 100_000
 )
 
-// counted is what the kernel had counted in each network namespace.
+// countedAt is what the kernel had counted in each network namespace.
 type countedAt struct {
 	time time.Time
 	by   map[uint32]fact.TCPCounts
@@ -37,6 +37,7 @@ type rates struct{ opened, resets, resent *float64 }
 func (d *Daemon) lookCounters() func(context.Context, *node.Node) (time.Duration, error) {
 	var past []countedAt
 	return func(ctx context.Context, n *node.Node) (time.Duration, error) {
+		began := time.Now()
 		m, err := n.Counts(ctx)
 		if err != nil {
 			return 0, err
@@ -56,7 +57,7 @@ func (d *Daemon) lookCounters() func(context.Context, *node.Node) (time.Duration
 			k.rates = r
 			k.found(m.Time, fromCounters, nil, m.Blind)
 		})
-		return kernelEvery, nil
+		return paced(kernelEvery, time.Since(began)*censusRest), nil
 	}
 }
 
@@ -90,10 +91,12 @@ func (d *Daemon) lookConntrack() func(context.Context, *node.Node) (time.Duratio
 	var earlier *fact.Machine
 	var due time.Time // for the entries
 	return func(ctx context.Context, n *node.Node) (time.Duration, error) {
+		looked := time.Now()
 		m, err := n.Conntrack(ctx)
 		if err != nil {
 			return 0, err
 		}
+		next := paced(kernelEvery, time.Since(looked)*censusRest)
 		full := fullest(m.Conntrack)
 		m.Earlier = earlier
 		found := verdict.Judge(m)
@@ -116,7 +119,7 @@ func (d *Daemon) lookConntrack() func(context.Context, *node.Node) (time.Duratio
 			}
 			k.found(m.Time, fromConntrack, found, slices.Concat(blind, k.flows.Blind))
 		})
-		return kernelEvery, nil
+		return next, nil
 	}
 }
 

@@ -174,7 +174,12 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	}
 	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook), History: past.reader, Acts: acts}
 	parts := []func() error{
-		func() error { return d.Run(ctx) },
+		func() error {
+			if err := d.Run(ctx); err != nil {
+				log.Warn("ended all the same", "error", err.Error()) // it was told to
+			}
+			return nil
+		},
 		func() error { return web.Serve(ctx, l, served) },
 		func() error { return tellFindings(ctx, d, log, page) },
 		func() error { return told.follow(ctx, log, d.SetPolicy, acts.setPolicy) },

@@ -48,7 +48,7 @@ func watching(t *testing.T, host *lab.Host, cmd *exec.Cmd) *watcher {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+	late := time.AfterFunc(4*time.Minute, func() { _ = cmd.Process.Kill() })
 	t.Cleanup(func() {
 		late.Stop()
 		if !w.ended {
@@ -76,7 +76,7 @@ func (w *watcher) next(msg string) (e event) {
 // until asks for its state until one fits.
 func (w *watcher) until(what string, fits func(*state.State) bool) *state.State {
 	w.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(100 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		var s state.State
 		text := w.get("api/v1/state")
 		if err := json.Unmarshal(text, &s); err != nil {
@@ -105,7 +105,7 @@ func (w *watcher) get(path string) []byte {
 	return text
 }
 
-// end asks it to end, which it must do within 5 s and a little.
+// end asks it to end, which it does within 5 s where the machine is not busy.
 func (w *watcher) end() {
 	w.t.Helper()
 	_ = w.cmd.Process.Signal(syscall.SIGTERM)
@@ -118,7 +118,7 @@ func (w *watcher) end() {
 	}
 	_ = w.cmd.Wait()
 	w.ended = true
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		w.t.Errorf("it took %v to end", took)
 	}
 }
