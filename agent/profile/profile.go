@@ -160,6 +160,11 @@ func Needs(name Name) (all []Capability) {
 	return slices.Compact(all)
 }
 
+// Has reports whether a feature is there.
+func (s Standing) Has(feature string) bool {
+	return !slices.ContainsFunc(s.Missing, func(l Lack) bool { return l.Feature == feature })
+}
+
 // Unseen returns those of the missing features that leave something unseen
 // which the profile observe shows.
 func (s Standing) Unseen() []Lack {

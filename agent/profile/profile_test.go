@@ -35,6 +35,9 @@ func TestOf(t *testing.T) {
 		if unseen := len(s.Unseen()); (unseen == 0) != (s.Name != profile.Partial) {
 			t.Errorf("%v: %d unseen, %s", c.held, unseen, s.Name)
 		}
+		if s.Has("evac") != (s.Name == profile.Act) {
+			t.Errorf("%v: has evac: %v", c.held, s.Has("evac"))
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/notice"
 	"github.com/lifeline-go/lifeline/agent/policy"
+	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/show"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
@@ -53,6 +54,9 @@ func newAgentActs(f *agentFlags, d *daemon.Daemon, of node.Namespaces, log *slog
 
 func (a *agentActs) setPolicy(p *policy.Policy, _ state.Policy) {
 	a.SetPolicy(p)
+	if r := rights(); len(p.Acts()) > 0 && r.Name != profile.Act {
+		a.log.Warn("the policy allows what the rights of this agent do not: it needs the profile act", "acts", p.Acts(), "missing", r.Lacks())
+	}
 	select {
 	case a.changed <- struct{}{}:
 	default: // it is known that it has
@@ -90,7 +94,11 @@ func (a *agentActs) heardOfLogind(err error) {
 }
 
 // hear answers lifeline agent notify-shutdown. Without a socket all else goes on.
+// Without the rights for an evac a notice would be of no use.
 func (a *agentActs) hear(ctx context.Context) {
+	if !rights().Has("evac") {
+		return
+	}
 	l, err := a.hook.Listen(ctx)
 	if err == nil {
 		err = a.hook.Serve(ctx, l)
