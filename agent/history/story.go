@@ -28,9 +28,9 @@ const (
 )
 
 // Story returns when the connections that a filter takes changed most between two
-// moments, and what was found then: the largest shifts, none below a hundredth of
-// the first, at most so many; 0 means [UsualShifts], and there are [MostShifts] at
-// most. It begins where the history begins
+// moments, and what was found then: the largest shifts, at most so many; 0 means
+// [UsualShifts], and there are [MostShifts] at most. Events that have none of a
+// hundredth of the largest are left out. It begins where the history begins
 // when from is before that.
 func (r *Reader) Story(ctx context.Context, f state.Filter, from, to time.Time, most int) (s state.Story, err error) {
 	if most <= 0 {
@@ -244,17 +244,17 @@ func largestShift(a, b shift) int {
 	return cmp.Or(cmp.Compare(b.Size(), a.Size()), a.Begin.Compare(b.Begin), cmp.Compare(a.Peer, b.Peer))
 }
 
-// shifts ends all, and returns the largest: beside one of 4,224 those of a few are
-// only in the way.
+// shifts ends all, and returns the largest.
 func (t *teller) shifts() []shift {
 	for _, p := range t.peers {
 		t.close(p)
 	}
 	t.trim()
-	return slices.DeleteFunc(t.largest, func(s shift) bool { return s.Size()*100 < t.largest[0].Size() })
+	return t.largest
 }
 
-// events puts together the shifts that begin and end at about the same time.
+// events puts together the shifts that begin and end at about the same time. Beside
+// one in which 4,224 went, those in which a few did are only in the way.
 func events(largest []shift) []state.Event {
 	list := []state.Event{}
 	for _, s := range largest {
@@ -275,6 +275,7 @@ func events(largest []shift) []state.Event {
 			e.End = s.last
 		}
 	}
+	list = slices.DeleteFunc(list, func(e state.Event) bool { return e.Shifts[0].Size()*100 < largest[0].Size() })
 	slices.SortStableFunc(list, func(a, b state.Event) int { return a.Begin.Compare(b.Begin) })
 	return list
 }
