@@ -47,7 +47,7 @@ type Options struct {
 	Passive bool             // send nothing: ask no nameserver, poke nobody
 	History string           // where its history is kept, as it is published; "" = nowhere
 
-	Namespaces node.Namespaces // whose sockets are looked at; leaks, calls, counters and connection tracking are always those of all
+	Namespaces node.Namespaces // what is looked at; leaks are always those of all
 }
 
 // Daemon watches this machine. Use [New], then [Daemon.Run], once.

@@ -38,7 +38,7 @@ func (d *Daemon) lookCounters() func(context.Context, *node.Node) (time.Duration
 	var past []countedAt
 	return func(ctx context.Context, n *node.Node) (time.Duration, error) {
 		began := time.Now()
-		m, err := n.Counts(ctx)
+		m, err := n.Counts(ctx, d.options.Namespaces)
 		if err != nil {
 			return 0, err
 		}
@@ -92,7 +92,7 @@ func (d *Daemon) lookConntrack() func(context.Context, *node.Node) (time.Duratio
 	var due time.Time // for the entries
 	return func(ctx context.Context, n *node.Node) (time.Duration, error) {
 		looked := time.Now()
-		m, err := n.Conntrack(ctx)
+		m, err := n.Conntrack(ctx, d.options.Namespaces)
 		if err != nil {
 			return 0, err
 		}

@@ -11,9 +11,9 @@ import (
 	"github.com/lifeline-go/lifeline/agent/source/netns"
 )
 
-// Counts reads what the kernel counted of TCP in each network namespace.
-func (n *Node) Counts(ctx context.Context) (*fact.Machine, error) {
-	return eachSpace(ctx, "counters", func(_ *fact.Machine, ns *fact.Namespace) error {
+// Counts reads what the kernel counted of TCP in each of some network namespaces.
+func (n *Node) Counts(ctx context.Context, of Namespaces) (*fact.Machine, error) {
+	return eachSpace(ctx, of, "counters", func(_ *fact.Machine, ns *fact.Namespace) error {
 		counts, err := netns.Counts()
 		if err == nil {
 			ns.TCP = fact.Seen(counts)
@@ -22,10 +22,10 @@ func (n *Node) Counts(ctx context.Context) (*fact.Machine, error) {
 	})
 }
 
-// Conntrack reads how full the connection tracking table of each network
-// namespace is. A namespace without one is left out.
-func (n *Node) Conntrack(ctx context.Context) (*fact.Machine, error) {
-	return eachSpace(ctx, "conntrack", func(m *fact.Machine, ns *fact.Namespace) error {
+// Conntrack reads how full the connection tracking table of each of some network
+// namespaces is. A namespace without one is left out.
+func (n *Node) Conntrack(ctx context.Context, of Namespaces) (*fact.Machine, error) {
+	return eachSpace(ctx, of, "conntrack", func(m *fact.Machine, ns *fact.Namespace) error {
 		table, err := conntrack.Size(ns.Inode)
 		switch {
 		case err == nil:
@@ -40,9 +40,13 @@ func (n *Node) Conntrack(ctx context.Context) (*fact.Machine, error) {
 // eachSpace reads something in each network namespace, on a thread that is in it.
 // Those that cannot be read are in Blind, once for each reason; where none can,
 // that is an error.
-func eachSpace(ctx context.Context, source string, read func(*fact.Machine, *fact.Namespace) error) (*fact.Machine, error) {
-	list, blind := netns.List()
-	m := &fact.Machine{Host: hostname(), Blind: blind}
+func eachSpace(ctx context.Context, of Namespaces, source string, read func(*fact.Machine, *fact.Namespace) error) (*fact.Machine, error) {
+	l := look{Machine: &fact.Machine{Host: hostname()}, want: Want{Namespaces: of}}
+	list, err := l.choose()
+	if err != nil {
+		return nil, err
+	}
+	m := l.Machine
 	var failed error
 	for i := range list {
 		if err := ctx.Err(); err != nil {

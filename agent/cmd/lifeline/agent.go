@@ -174,12 +174,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	}
 	served := web.Options{Agent: d, Listen: f.listen, Token: token, Metrics: export.Handler(d.State, hook), History: past.reader, Acts: acts}
 	parts := []func() error{
-		func() error {
-			if err := d.Run(ctx); err != nil {
-				log.Warn("ended all the same", "error", err.Error()) // it was told to
-			}
-			return nil
-		},
+		func() error { return runDaemon(ctx, d, log) },
 		func() error { return web.Serve(ctx, l, served) },
 		func() error { return tellFindings(ctx, d, log, page) },
 		func() error { return told.follow(ctx, log, d.SetPolicy, acts.setPolicy) },
@@ -192,20 +187,35 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if f.otlp != "" {
 		parts = append(parts, func() error { return feed(ctx, d, otlpSender(f.otlp, d, hook, log)) })
 	}
+	if err := together(stop, parts); err != nil {
+		return blindError{err}
+	}
+	return errEnded
+}
+
+// together runs the parts of the agent. None goes on without the others: stop ends
+// them all.
+func together(stop func(), parts []func() error) (err error) {
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
 		go func() {
 			ended <- part()
-			stop() // none goes on without the others
+			stop()
 		}()
 	}
 	for range parts {
 		err = cmp.Or(err, <-ended)
 	}
-	if err != nil {
-		return blindError{err}
+	return err
+}
+
+// runDaemon watches until ctx ends. Sources that do not end are left behind: that
+// is said, and no failure of an agent that was told to end.
+func runDaemon(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
+	if err := d.Run(ctx); err != nil {
+		log.Warn("ended all the same", "error", err.Error())
 	}
-	return errEnded
+	return nil
 }
 
 // otlpSender tells a receiver of OTLP; what goes wrong with it is logged when it
