@@ -52,7 +52,7 @@ type Guard struct {
 	cutting chan struct{} // its one place is taken by who cuts, so that the pace is that of all
 	evac    evacuation
 	plans   plans
-	hands   sync.WaitGroup // acts that were asked for by hand
+	hands   hands
 	closing chan struct{}
 	once    sync.Once
 
@@ -94,7 +94,7 @@ func (g *Guard) Run(ctx context.Context) error {
 // go of the audit log.
 func (g *Guard) Close() error {
 	g.once.Do(func() { close(g.closing) })
-	g.hands.Wait()
+	g.hands.wait()
 	g.evac.running.Wait()
 	return g.book.close()
 }

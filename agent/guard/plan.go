@@ -112,18 +112,11 @@ func (g *Guard) Do(ctx context.Context, plan string) (state.Act, error) {
 	if err := allowed(mayCut(g.policy.Load(), f), f); err != nil {
 		return state.Act{}, err
 	}
-	select {
-	case <-g.closing:
-		return state.Act{}, &state.Refusal{Why: "the agent ends: nothing is done", Stale: true}
-	default:
-	}
 	var now latest
 	ended := make(chan error, 1)
-	g.hands.Add(1)
-	go func() {
-		defer g.hands.Done()
-		ended <- g.byHand(context.WithoutCancel(ctx), n.target, now.set)
-	}()
+	if !g.hands.start(func() { ended <- g.byHand(context.WithoutCancel(ctx), n.target, now.set) }) {
+		return state.Act{}, &state.Refusal{Why: "the agent ends: nothing is done", Stale: true}
+	}
 	late := time.NewTimer(answerWithin)
 	defer late.Stop()
 	select {
@@ -152,6 +145,31 @@ func (g *Guard) byHand(ctx context.Context, t *target, shown func(state.Act)) er
 		}
 	}()
 	return g.cut(ctx, t, state.Act{By: "page", Why: t.finding.ID}, shown)
+}
+
+// hands are the acts that were asked for by hand.
+type hands struct {
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup
+}
+
+// start begins one, unless none may begin any more.
+func (h *hands) start(f func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.running.Go(f)
+	}
+	return !h.closed
+}
+
+// wait lets no more begin, and waits for those that have.
+func (h *hands) wait() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.running.Wait()
 }
 
 // latest is how an act stands.
