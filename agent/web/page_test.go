@@ -259,7 +259,7 @@ func testRestart(t *testing.T, b *chromium.Browser) {
 func testNoScript(t *testing.T, b *chromium.Browser) {
 	at := serving(t, newServer(Options{Agent: newMachine(sockets)}))
 	p := b.Page(t)
-	p.NoScript()
+	p.Scripts(false)
 	p.Go("http://" + at + "/")
 	text := p.Text()
 	for _, has := range []string{"Lifeline on node-a.example", "broken", "10.77.1.2 is silent: 4,000 connections", "lifeline poke 10.77.1.2", "unanswered_exchanges", "docker.NewEnv",
@@ -268,6 +268,7 @@ func testNoScript(t *testing.T, b *chromium.Browser) {
 			t.Errorf("without JavaScript it does not say %q", has)
 		}
 	}
+	p.Scripts(true) // what is there stays; a screenshot waits for a script of its own
 	p.Screenshot(filepath.Join(shots, "no-javascript.png"))
 	well(t, p, at)
 }

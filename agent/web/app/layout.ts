@@ -80,7 +80,8 @@ export function graphOf(links: Link[]): Graph {
   return { nodes: all, edges: [...edges.values()].sort((a, b) => (badness[b.verdict] ?? 0) - (badness[a.verdict] ?? 0) || b.count - a.count), height: 0, columns: new Set(all.map(n => n.column)).size };
 }
 
-const rounds = 120;
+/** rounds are enough for a good order, and with many nodes no more than somebody waits for without noticing. */
+const rounds = (nodes: number): number => Math.round(Math.max(25, Math.min(120, 4000 / nodes)));
 
 /** arrange places a graph: x of a node is its column, y is in pixels. Nodes that were there before begin where they were. */
 export function arrange(g: Graph, gap: number, before: ReadonlyMap<string, number>): void {
@@ -94,7 +95,7 @@ export function arrange(g: Graph, gap: number, before: ReadonlyMap<string, numbe
     .force("edge", forceLink<Node, Edge>(g.edges).distance(1).strength(0.3))
     .force("apart", forceCollide<Node>(gap / 2))
     .stop()
-    .tick(rounds);
+    .tick(rounds(g.nodes.length));
   const columns = [0, 1, 2].map(c => g.nodes.filter(n => n.column === c).sort((a, b) => a.y - b.y));
   g.height = Math.max(3, ...columns.map(c => c.length)) * gap + gap;
   for (const column of columns) {

@@ -49,12 +49,16 @@ function useWidth() {
 function Canvas() {
   const [frame, wide] = useWidth(), canvas = useRef<HTMLCanvasElement>(null), tip = useRef<HTMLDivElement>(null);
   const now = useRef<{ graph: Graph; frame: Frame; key: string } | null>(null), chosen = useRef<Node | Edge | null>(null);
-  const paint = () => now.current && canvas.current && draw(canvas.current, now.current.graph, now.current.frame, chosen.current);
+  const frames = useRef(0); // one painting for each frame of the screen, however often something changed
+  const paint = () => {
+    cancelAnimationFrame(frames.current);
+    frames.current = requestAnimationFrame(() => now.current && canvas.current && draw(canvas.current, now.current.graph, now.current.frame, chosen.current));
+  };
   useSignalEffect(() => {
     const width = wide.value;
     if (!width) return;
     shade.value; // other colours are another picture
-    const graph = graphOf(few(shown.value, Number(most.value))), gap = width < 640 ? 38 : 30;
+    const graph = graphOf(few(shown.value, Number(most.value))), gap = width < 640 ? 38 : graph.nodes.length > 60 ? 23 : 30;
     const key = `${width} ${graph.nodes.map(n => n.id).join()} ${graph.edges.map(e => e.source.id + e.target.id).join()}`, was = now.current;
     if (was && was.key === key) {
       const places = new Map(was.graph.nodes.map(n => [n.id, n]));
@@ -114,7 +118,7 @@ export function Picture() {
     <Head title="Who talks to whom" json="/api/v1/state">{plural(sum, "connection")} in {plural(links.length, "link")}{s.totals.links > s.links.length && <>; {number(s.totals.links)} before small ones were joined</>}. Choose a line to see its connections.</Head>
     <div class="tools"><Filter of={filter} label="Filter programs and peers" />
       <Choice of={which} label="Which links" all={{ all: "All", far: "Other machines", unsure: "? Unsure", silent: "✕ Silent" }} />
-      <Choice of={most} label="How many links are drawn" all={{ 20: "20", 40: "40", 100: "100", 200: "200" }} /></div>
+      <Choice of={most} label="How many links are drawn" all={{ 20: "20", 40: "40", 80: "80" }} /></div>
     {links.length === 0 ? <Nothing>{s.links.length ? "No link fits." : "Nobody talks to anybody."}</Nothing> : <>
       <Canvas />
       <p class="legend dim"><span class="key program" /> program <span class="key peer" /> peer <span class="key alive" /> alive <span class="key unsure" /> unsure, ? <span class="key silent" /> silent, ✕</p>

@@ -296,10 +296,10 @@ func (p *Page) Prefer(feature, value string) {
 	p.call("Emulation.setEmulatedMedia", object{"features": []object{{"name": feature, "value": value}}}, nil)
 }
 
-// NoScript turns JavaScript off for what is loaded next.
-func (p *Page) NoScript() {
+// Scripts turns JavaScript on or off, from now on.
+func (p *Page) Scripts(on bool) {
 	p.t.Helper()
-	p.call("Emulation.setScriptExecutionDisabled", object{"value": true}, nil)
+	p.call("Emulation.setScriptExecutionDisabled", object{"value": !on}, nil)
 }
 
 // Password is what is typed where the browser asks for a user and a password.
@@ -344,9 +344,9 @@ func (p *Page) Screenshot(path string) {
 	}
 }
 
-// Script reads a file, runs it in the page beside the page's own scripts, as no
+// Inject reads a file, runs it in the page beside the page's own scripts, as no
 // page could load it, and leaves what it defines.
-func (p *Page) Script(path string) {
+func (p *Page) Inject(path string) {
 	p.t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
