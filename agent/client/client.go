@@ -23,7 +23,7 @@ const (
 	// dialTime, answerTime and askTime are how long a connection may take, the
 	// begin of an answer, and all of one that is no stream.
 	dialTime   = 5 * time.Second
-	answerTime = 10 * time.Second
+	answerTime = 20 * time.Second
 	askTime    = 20 * time.Second
 
 	// mostBytes is how long an answer or an event may be. A state with 200,000

@@ -16,6 +16,9 @@ import (
 // part of all, around the rows that are drawn.
 const windowSize = 300
 
+// askAgainAfter is how long after a question that failed it is asked again.
+const askAgainAfter = 5 * time.Second
+
 // window is the part of all connections that the screen has.
 type window struct {
 	query  state.Query // of which it is the answer; After is where it begins
@@ -23,9 +26,10 @@ type window struct {
 	rows   []row
 	total  int
 	census time.Time
-	err    string // why there is none
-	known  bool   // there was an answer
-	old    bool   // there has been another census since
+	err    string    // why there is none
+	at     time.Time // it came
+	known  bool      // there was an answer
+	old    bool      // there has been another census since
 
 	asked int         // ID of the Ask under way; 0 = none
 	want  state.Query // its query
@@ -49,7 +53,8 @@ func (s *Screen) askConnections() {
 		q.Sort = columns[t.by].name
 	}
 	there := t.top >= q.After && min(t.top+s.height, w.total) <= q.After+len(w.rows)
-	if w.known && !w.old && w.query == q && there {
+	failed := w.err != "" && s.now.Sub(w.at) >= askAgainAfter
+	if w.known && !w.old && !failed && w.query == q && there {
 		return
 	}
 	if !there || w.query != q {
@@ -64,7 +69,7 @@ func (w *window) answer(s *Screen, a *Answer) {
 	if a.ID == 0 || a.ID != w.asked {
 		return
 	}
-	*w = window{query: w.want, known: true, old: w.old, err: a.Err, total: a.Connections.Total, census: a.Connections.Time, list: a.Connections.List}
+	*w = window{query: w.want, known: true, old: w.old, err: a.Err, at: s.now, total: a.Connections.Total, census: a.Connections.Time, list: a.Connections.List}
 	for i := range w.list {
 		w.rows = append(w.rows, row{key: connectionKey(&w.list[i]), cells: connectionCells(&w.list[i])})
 	}

@@ -25,7 +25,10 @@ func (s *Screen) Key(now time.Time, name, text string) {
 		s.help, s.helpAt = true, 0
 	case name == "space" || name == " " || name == "f":
 		s.freeze()
-	case s.shown == nil:
+	case s.shown == nil: // there is no list to move in yet
+		if v, is := viewKey(name, s.view); is {
+			s.to(v)
+		}
 	case s.page() != nil:
 		s.inPage(name)
 	default:

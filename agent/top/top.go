@@ -106,6 +106,7 @@ func (s *Screen) Resize(width, height int) {
 func (s *Screen) Tick(now time.Time) {
 	s.now = now
 	s.askPast()
+	s.askConnections()
 }
 
 // Take takes in the latest state. While the screen is frozen it is kept for

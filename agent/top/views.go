@@ -28,7 +28,7 @@ var viewTexts = [views]viewText{
 		{title: "PROCESSES", flex: true, least: 12, drop: 2}, {title: "NOTICED: IDLE", right: true, drop: 1}, {title: "SENDING", right: true, drop: 3}}},
 	connectionsView: {"connections", "conns", "peer or network, process, pid, state", []column{{title: "STATE", drop: 2, fixed: true},
 		{title: "PROCESS", flex: true, least: 10, name: "process"}, {title: "LOCAL", flex: true, least: 14, drop: 4, fixed: true},
-		{title: "REMOTE", flex: true, least: 14, name: "peer"}, {title: "HEARD", right: true, drop: 3, name: "idle"}, {title: "QUEUED", right: true, drop: 5, name: "queue"},
+		{title: "REMOTE", flex: true, least: 21, name: "peer"}, {title: "HEARD", right: true, drop: 3, name: "idle"}, {title: "QUEUED", right: true, drop: 5, name: "queue"},
 		{title: "NOTICED: IDLE", right: true, name: "bound"}}},
 	leaksView: {"leaks", "leaks", anyWords, []column{{title: "VERDICT"}, {title: "OPEN", right: true}, {title: "OPENED", right: true, drop: 2},
 		{title: "PROCESS", flex: true, least: 14}, {title: "PEER", flex: true, least: 12, drop: 1}, {title: "OPENED IN", flex: true, least: 20},

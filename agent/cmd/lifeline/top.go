@@ -29,8 +29,10 @@ const (
 	// noAgent is the --agent of who wants none.
 	noAgent = "none"
 
-	// probeTime is how long is looked for an agent.
+	// probeTime is how long is looked for an agent, askedTime for one that --agent
+	// names.
 	probeTime = 3 * time.Second
+	askedTime = 20 * time.Second
 
 	// onceTime is how long lifeline top --once without an agent waits for each
 	// source to have looked.
@@ -147,7 +149,11 @@ func topSource(ctx context.Context, f *topFlags) (source, top.Options, error) {
 		if err != nil {
 			return nil, top.Options{}, usageError{fmt.Errorf("--agent: %w", err)}
 		}
-		probe, cancel := context.WithTimeoutCause(ctx, probeTime, fmt.Errorf("no answer within %v", probeTime))
+		within := probeTime
+		if f.asked {
+			within = askedTime
+		}
+		probe, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("no answer within %v", within))
 		_, err = a.Health(probe)
 		cancel()
 		var refused *client.Refused

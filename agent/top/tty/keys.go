@@ -80,13 +80,8 @@ func decodeEscape(typed []byte, all bool) (key, int) {
 		} else if at >= 0 && at+3 < len(typed) {
 			return key{}, at + 4
 		}
-	default: // alt and a key
-		k, n := decode(typed[1:], true)
-		if k.name != "" {
-			k.name = "alt+" + k.name
-		}
-		k.text = ""
-		return k, n + 1
+	default: // the key itself, and another one
+		return key{name: "esc"}, 1
 	}
 	if !all && len(typed) < mostSequence {
 		return key{}, 0

@@ -50,7 +50,7 @@ func TestDecode(t *testing.T) {
 		"\x1b[5~\x1b[6~\x1b[6;5~\x1bOP":         "pgup pgdown pgdown f1",
 		"\x1b[200~10.0.\n0.1\x1b[31m\x1b[201~q": "paste(10.0.0.1[31m) q=q",
 		"\x1b[200~never ends":                   "paste(never ends)",
-		"\x1bq":                                 "alt+q",
+		"\x1bq":                                 "esc q=q",
 		"\x1b[?2026;2$yq":                       "q=q",
 		"\x1bP1+r524742\x1b\\q":                 "q=q",
 		"\x1b]11;rgb:0/0/0\x07q":                "q=q",
