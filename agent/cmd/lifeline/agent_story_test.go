@@ -378,14 +378,18 @@ func (s *story) tell(t *testing.T, before time.Time, died time.Duration, told *s
 // remembers checks that the history has the moment.
 func (s *story) remembers(t *testing.T, before time.Time) {
 	t.Helper()
-	eventually(t, "the history to have the other node", func() bool { return s.count(t, time.Now(), storySpare) > s.n/2+storyKept && s.count(t, time.Now(), storyPeer) == 0 })
+	eventually(t, "the history to have the other node", func() bool {
+		return s.count(t, time.Now(), storySpare) > s.n/2+storyKept && s.count(t, time.Now(), storyPeer) == 0
+	})
 	if then, now := s.count(t, before, storyPeer), s.count(t, time.Now(), storyPeer); then != s.n || now != 0 {
 		t.Errorf("the history has %d connections before and %d after", then, now)
 	}
 	var d state.Difference
 	document(t, &d, "diff", "--history", s.past, "--from", before.Format(time.RFC3339), "--to", time.Now().Format(time.RFC3339))
 	went := slices.ContainsFunc(d.Went, func(c state.Change) bool { return c.Peer == storyPeer && c.From == s.n && c.To == 0 })
-	grew := slices.ContainsFunc(d.Grew, func(c state.Change) bool { return c.Peer == storySpare && c.From == storyKept && c.To > s.n/2+storyKept })
+	grew := slices.ContainsFunc(d.Grew, func(c state.Change) bool {
+		return c.Peer == storySpare && c.From == storyKept && c.To > s.n/2+storyKept
+	})
 	found := slices.ContainsFunc(d.Findings, func(f state.PastFinding) bool { return f.Code == "S001" })
 	if !went || !grew || !found {
 		t.Errorf("lifeline diff says %+v", d)
