@@ -5,7 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LISTEN ?= 127.0.0.1:7117
 GOTEST := CGO_ENABLED=1 go test -race -count=1 -exec "'$(CURDIR)/scripts/as-root'"
 
-.PHONY: help run stop build package test soak bench lint generate
+.PHONY: help run stop build package image test soak bench lint generate
 .NOTPARALLEL:
 
 help: ## print these words
@@ -38,6 +38,9 @@ bench: build ## measure everything beside what there is without Lifeline, in som
 
 package: ## make the packages, deb and rpm for amd64 and arm64, in dist/
 	@scripts/package
+
+image: ## make the container image lifeline with docker, or what DOCKER names
+	@scripts/image
 
 lint: ## gofmt, go vet on every platform, staticcheck, govulncheck
 	@scripts/lint

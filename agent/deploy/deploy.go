@@ -33,3 +33,14 @@ var Act string
 //
 //go:embed policy.yaml
 var Policy []byte
+
+// Containerfile is the definition of the image; its comment has the flags that it is
+// run with.
+//
+//go:embed Containerfile
+var Containerfile string
+
+// DaemonSet runs the image on each node of a Kubernetes cluster.
+//
+//go:embed daemonset.yaml
+var DaemonSet []byte
