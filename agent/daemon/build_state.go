@@ -41,15 +41,14 @@ type known struct {
 	watching bool                  // peers are watched
 	silent   map[peerKey]time.Time // since when, by that watch
 	blind    map[string][]fact.Blind
-	looked   map[string]time.Time
 }
 
 // found takes in what a source found, and what it could not see.
 func (k *known) found(now time.Time, source string, found []verdict.Finding, blind []fact.Blind) {
 	if k.blind == nil {
-		k.blind, k.looked = make(map[string][]fact.Blind), make(map[string]time.Time)
+		k.blind = make(map[string][]fact.Blind)
 	}
-	k.blind[source], k.looked[source] = blind, now
+	k.blind[source] = blind
 	k.life.Look(now, source, found)
 }
 

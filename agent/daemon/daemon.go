@@ -69,6 +69,8 @@ type Daemon struct {
 		next chan struct{} // closed when there is a new State
 	}
 
+	peersLooked atomic.Pointer[time.Time] // when the watch of peers looked last; nil = not yet
+
 	notStored atomic.Pointer[string] // why no history is written; nil = nobody said yet
 
 	// looking is held by who reads the census, so that its room is not used again
@@ -239,9 +241,6 @@ func (d *Daemon) publish() {
 	d.mu.Lock()
 	d.known.fill(s, now)
 	for _, source := range d.sources {
-		if at, ok := d.known.looked[source.name]; ok && source.bound == 0 { // a watch: of its looks only those are known that told something
-			source.last = at
-		}
 		s.Sources = append(s.Sources, source.state(now))
 	}
 	d.mu.Unlock()

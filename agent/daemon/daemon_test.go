@@ -91,6 +91,46 @@ func TestHangingSource(t *testing.T) {
 	})
 }
 
+// A watch goes on for ever and says that it looks; when it does not, it is late
+// until it does again, and what the census says of peers stands meanwhile.
+func TestWatchThatStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Options{})
+		stuck := make(chan struct{})
+		d.sources = []*source{{name: fromPeers, every: time.Second, bound: peersBound, beat: &d.peersLooked, look: func(ctx context.Context) (time.Duration, error) {
+			for range 10 {
+				d.beat()
+				time.Sleep(30 * time.Second)
+			}
+			<-stuck
+			d.beat()
+			<-ctx.Done()
+			return 0, nil
+		}}}
+		stop := running(t, d)
+		late := func() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.sourceLate(fromPeers) }
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if s := sourceOf(d.State(), fromPeers); s.Late || s.Error != "" || s.Last == nil || late() {
+			t.Errorf("while it looks: %+v", s)
+		}
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if s := sourceOf(d.State(), fromPeers); !s.Late || !strings.Contains(s.Error, "under way for") || s.Last == nil || !late() {
+			t.Errorf("when it stopped: %+v", s)
+		}
+		close(stuck)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if s := sourceOf(d.State(), fromPeers); s.Late || s.Error != "" || late() {
+			t.Errorf("when it goes on: %+v", s)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // However often facts come, States come at a pace that readers can follow.
 func TestPublishedCalmly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 const (
 	censusEvery = 10 * time.Second
 	leaksEvery  = 10 * time.Second
+	peersBound  = 2 * time.Minute  // without a look of the watch of peers, which are 30 s apart at the most
 	again       = 10 * time.Second // after a watch that failed
 
 	// Each look is followed by so many times what it took of a processor: a census
@@ -50,7 +51,7 @@ func (d *Daemon) all() []*source {
 	leaks := new(leakLook)
 	names := withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookNames)
 	return []*source{
-		{name: fromPeers, every: again, look: d.watchPeers},
+		{name: fromPeers, every: again, bound: peersBound, beat: &d.peersLooked, look: d.watchPeers},
 		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCensus),
 		names,
 		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCalls(new(callLook))),
@@ -75,7 +76,7 @@ func (d *Daemon) watchPeers(ctx context.Context) (time.Duration, error) {
 	n := node.New()
 	defer n.Close()
 	silent := make(map[peerKey]verdict.Change)
-	err := n.WatchPeers(ctx, node.PeerWatch{Of: d.options.Namespaces, Passive: d.options.Passive}, func(m *fact.Machine, changes []verdict.Change) error {
+	err := n.WatchPeers(ctx, node.PeerWatch{Of: d.options.Namespaces, Passive: d.options.Passive, Looked: d.beat}, func(m *fact.Machine, changes []verdict.Change) error {
 		for _, c := range changes {
 			key := peerKey{c.Netns, c.Interface, c.Addr}
 			if delete(silent, key); c.Verdict == verdict.Silent {
@@ -96,6 +97,9 @@ func (d *Daemon) watchPeers(ctx context.Context) (time.Duration, error) {
 	d.take(func(k *known) { k.watching = false })
 	return again, err
 }
+
+// beat says that the watch of peers goes on.
+func (d *Daemon) beat() { now := time.Now(); d.peersLooked.Store(&now) }
 
 // lookCensus takes a census, and judges it by the one before.
 func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, error) {
@@ -125,7 +129,7 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 	d.take(func(k *known) {
 		first = k.callers == nil
 		k.counts, k.callers = c, callers
-		if k.watching { // it knows sooner and better
+		if k.watching && !d.sourceLate(fromPeers) { // it knows sooner and better
 			found = slices.DeleteFunc(found, func(f verdict.Finding) bool { return f.Code == silentCode })
 		}
 		k.found(m.Time, fromCensus, found, blind)

@@ -40,6 +40,10 @@ type PeerWatch struct {
 	// only suspects are poked.
 	Ask time.Duration
 
+	// Looked is called after each look that could be judged, at least every 30 s or
+	// so; nil calls nobody.
+	Looked func()
+
 	// Passive: nobody is poked, and nothing is sent.
 	Passive bool
 
@@ -126,6 +130,9 @@ func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) 
 		return quickest, nil
 	}
 	changes := w.detector.Look(m, w.within)
+	if w.Looked != nil {
+		w.Looked()
+	}
 	w.asker.ask(ctx, m, w.detector.Suspects(), false)
 	if w.Ask > 0 {
 		w.asker.ask(ctx, m, verdict.Quiet(m, w.Ask), true)
