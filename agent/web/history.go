@@ -23,11 +23,22 @@ const (
 
 // History is who knows the past.
 type History interface {
+	Moments
+	Lines
+}
+
+// Moments are what was at a time, or differs between two.
+type Moments interface {
 	Span(context.Context) (state.Span, error)
-	Range(ctx context.Context, f state.Filter, from, to time.Time, step time.Duration) (state.TimeLine, error)
+	At(context.Context, time.Time) (state.Past, error)
 	Diff(ctx context.Context, from, to time.Time) (state.Difference, error)
 	Findings(ctx context.Context, from, to time.Time) ([]state.PastFinding, error)
-	At(context.Context, time.Time) (state.Past, error)
+}
+
+// Lines are what went on all the time.
+type Lines interface {
+	Range(ctx context.Context, f state.Filter, from, to time.Time, step time.Duration) (state.TimeLine, error)
+	Story(ctx context.Context, f state.Filter, from, to time.Time, most int) (state.Story, error)
 }
 
 // schema is of the documents that are no State.
@@ -81,6 +92,7 @@ func (s *server) pasts() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"/api/v1/history/span":     s.ask("", spanOf),
 		"/api/v1/history/range":    s.ask("from to step peer process state total", rangeOf),
+		"/api/v1/history/story":    s.ask("from to peer process most", storyOf),
 		"/api/v1/history/diff":     s.ask("from to most", diffOf),
 		"/api/v1/history/findings": s.ask("from to", findingsOf),
 		"/api/v1/history/at":       s.ask("time most", atOf),
@@ -106,6 +118,18 @@ func rangeOf(q *query) func(context.Context, History) (any, error) {
 			Schema string `json:"schema"`
 			state.TimeLine
 		}{schema, line}, err
+	}
+}
+
+func storyOf(q *query) func(context.Context, History) (any, error) {
+	from, to := q.span()
+	most, f := q.number("most", 1, usualPast), q.filter()
+	return func(ctx context.Context, h History) (any, error) {
+		story, err := h.Story(ctx, f, from, to, most)
+		return struct {
+			Schema string `json:"schema"`
+			state.Story
+		}{schema, story}, err
 	}
 }
 
