@@ -60,7 +60,7 @@ var views = map[string]func(*testing.T, *chromium.Page){
 // TestInBrowser is all that is tested in a browser: one, which takes a while to start.
 func TestInBrowser(t *testing.T) {
 	b := chromium.Start(t)
-	for name, test := range map[string]func(*testing.T, *chromium.Browser){"views": testViews, "restart": testRestart, "no script": testNoScript,
+	for name, test := range map[string]func(*testing.T, *chromium.Browser){"views": testViews, "restart": testRestart, "empty": testEmpty, "no script": testNoScript,
 		"password": testPassword, "acts": testActs, "looks": testLooks, "keyboard": testKeyboard, "scale": testScale} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -254,6 +254,19 @@ func testRestart(t *testing.T, b *chromium.Browser) {
 	if !slices.Contains(resumed, "RUN1/8") {
 		t.Errorf("it asked for what came after %q", resumed)
 	}
+}
+
+// An agent that has just begun knows nothing, and each view says so.
+func testEmpty(t *testing.T, b *chromium.Browser) {
+	at := serving(t, newServer(Options{Agent: &agent{now: &state.State{Seq: 1}, next: make(chan struct{})}}))
+	p := opened(t, b, at, "overview")
+	p.Has("Nothing was looked at yet")
+	const unlooked = "Not looked at yet."
+	for key, says := range map[string]string{"2": unlooked, "3": unlooked, "4": unlooked, "5": "None was seen yet.", "6": unlooked, "7": "no history is kept", "8": "Nothing was done.", "9": unlooked} {
+		p.Keys(key)
+		p.Has(says)
+	}
+	well(t, p, at)
 }
 
 func testNoScript(t *testing.T, b *chromium.Browser) {

@@ -1,6 +1,6 @@
-import { bytes, duration, percent, plural } from "./format";
+import { bytes, duration, known, percent, plural } from "./format";
 import { state } from "./live";
-import { Head, Mark, Nothing, Wide, When } from "./parts";
+import { Head, Mark, Nothing, unlooked, Wide, When } from "./parts";
 import type { Source } from "./types";
 
 function how(s: Source): [string, string] {
@@ -18,7 +18,7 @@ export function SelfView() {
     <Wide label="Sources"><table><thead><tr><th scope="col">source</th><th scope="col">how it went</th><th scope="col">last</th><th scope="col" class="n">took</th><th scope="col" class="n">every</th></tr></thead>
       <tbody>{s.sources.map(o => { const [mark, text] = how(o); return <tr key={o.name}><td>{o.name}</td><td><Mark of={mark} /> {text}</td><td><When at={o.last} /></td><td class="n">{duration(o.took_seconds)}</td><td class="n">{duration(o.every_seconds)}</td></tr>; })}</tbody></table></Wide>
     <h3>What could not be seen</h3>
-    {s.blind.length === 0 ? <Nothing>Nothing is hidden from this agent.</Nothing> :
+    {s.blind.length === 0 ? <Nothing>{known(s.totals.looked) ? "Nothing is hidden from this agent." : unlooked}</Nothing> :
       <ul class="blinds">{s.blind.map(b => <li key={b.source + b.error}><b>{b.source}</b>: {b.error}{b.needs && <span class="dim">; needs {b.needs}</span>}</li>)}</ul>}
     {!!a.missing?.length && <><h3>What its rights do not allow</h3>
       <Wide label="Missing rights"><table><thead><tr><th scope="col">feature</th><th scope="col">needs</th><th scope="col">without it</th><th scope="col">profile that has it</th></tr></thead>

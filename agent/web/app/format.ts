@@ -24,6 +24,9 @@ export const bound = (s: number | null, never: boolean): string => (never ? "nev
 
 const zero = "0001-01-01T00:00:00Z";
 
+/** known reports a time that is one. */
+export const known = (t: string | null | undefined): boolean => !!t && t !== zero;
+
 /** moment is a time of today as a clock shows it, another day's with its date. */
 export function moment(t: string | number | null): string {
   if (t === null || t === zero) return "not yet";

@@ -21,6 +21,7 @@ const calm = 250; // ms between two updates of the page, at the least
 const quiet = 12_000; // ms without an event before the agent is asked whether it lives
 const patience = 5_000; // ms it may take for that answer
 const mostSeen = 7_200;
+const lists = ["promises", "findings", "links", "peers", "leaks", "calls", "sources", "blind", "acts"] as const;
 
 let source: EventSource | null = null;
 let heard = Date.now();
@@ -41,6 +42,7 @@ function show(): void {
   timer = 0;
   if (pending === null) return;
   const next = JSON.parse(pending) as State;
+  for (const list of lists) next[list] ??= [] as never; // an agent that has not looked yet has none
   pending = null;
   shownAt = Date.now();
   const before = state.peek();

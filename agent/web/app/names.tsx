@@ -1,6 +1,6 @@
 import { duration, number, plural } from "./format";
 import { state } from "./live";
-import { Head, Mark, Nothing, Wide, When } from "./parts";
+import { Head, Mark, Nothing, unlooked, Wide, When } from "./parts";
 import type { Names as Doctor } from "./types";
 
 function Servers({ of }: { of: Doctor }) {
@@ -33,7 +33,7 @@ export function Names() {
   const names = state.value!.names;
   return <>
     <Head title="Names" json="/api/v1/state">{names ? <>How names are resolved here, looked at <When at={names.time} />.</> : "How names are resolved here."}</Head>
-    {!names ? <Nothing>Not looked at yet.</Nothing> : <>
+    {!names ? <Nothing>{unlooked}</Nothing> : <>
       <h3>Nameservers</h3><Servers of={names} /><Ways of={names} /><Programs of={names} />
       <h3>{plural(names.config?.length ?? 0, "setting")}</h3>
       <dl class="settings">{(names.config ?? []).map(c => <div key={c.source}><dt>{c.source}</dt><dd>{c.text}</dd></div>)}</dl></>}

@@ -15,6 +15,7 @@ const said: Record<string, string> = { kept: "kept", warned: "warning", broken: 
 
 /** verdictOf is the state of the machine in one sentence. */
 export function verdictOf(s: State): { status: string; text: string } {
+  if (s.promises.length === 0) return { status: "unknown", text: "Nothing was looked at yet" };
   const count = (status: string) => s.promises.filter(p => p.status === status).length;
   const broken = count("broken"), warned = count("warned"), unknown = count("unknown");
   if (broken) return { status: "broken", text: `${plural(broken, "promise is", "promises are")} broken` };

@@ -101,4 +101,7 @@ export function useDocument<T>(path: string | null, again: unknown = 0): Got<T> 
 
 export const Problem = ({ text }: { text: string }) => <p class="problem" role="alert"><Mark of="warn" /> {text}</p>;
 
+/** unlooked is what is said where nothing is there to be shown because nobody looked yet. */
+export const unlooked = "Not looked at yet.";
+
 export const Nothing = ({ children }: { children: ComponentChildren }) => <p class="nothing">{children}</p>;

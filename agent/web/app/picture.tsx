@@ -1,10 +1,10 @@
 import { computed, signal, useSignal, useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { draw, type Frame, frameOf, hit, isNode } from "./draw";
-import { bound, number, plural } from "./format";
+import { bound, known, number, plural } from "./format";
 import { arrange, few, type Edge, type Graph, graphOf, type Node, worstFirst } from "./layout";
 import { state } from "./live";
-import { Choice, Filter, Head, Nothing, said, useMore, Verdict, Wide } from "./parts";
+import { Choice, Filter, Head, Nothing, said, unlooked, useMore, Verdict, Wide } from "./parts";
 import { go, listing, to } from "./route";
 import { shade } from "./theme";
 import type { End, Link } from "./types";
@@ -106,7 +106,7 @@ function Canvas() {
 
 function Row({ of: l }: { of: Link }) {
   const peer = l.here ? "" : address(l.to);
-  return <tr class={l.verdict}><td>{named(l.from)}</td><td>{named(l.to)}</td><td class="dim">{l.port}</td><td class="n">{number(l.count)}</td><td><Verdict of={l.verdict} /></td>
+  return <tr><td>{named(l.from)}</td><td class={l.verdict}>{named(l.to)}</td><td class="dim">{l.port}</td><td class="n">{number(l.count)}</td><td><Verdict of={l.verdict} /></td>
     <td class={l.bound_never ? "bad n" : "n"}>{bound(l.bound_idle_seconds, l.bound_never)}</td>
     <td class="links"><a href={listing(peer, program(l.from))} aria-label={`connections: ${l.from.name} with ${l.to.name}`}>connections</a>
       {peer && <a href={to("whatif", { dead: peer })} aria-label={`if it dies: ${peer}`}>if it dies</a>}</td></tr>;
@@ -119,7 +119,7 @@ export function Picture() {
     <div class="tools"><Filter of={filter} label="Filter programs and peers" />
       <Choice of={which} label="Which links" all={{ all: "All", far: "Other machines", unsure: "? Unsure", silent: "✕ Silent" }} />
       <Choice of={most} label="How many links are drawn" all={{ 20: "20", 40: "40", 80: "80" }} /></div>
-    {links.length === 0 ? <Nothing>{s.links.length ? "No link fits." : "Nobody talks to anybody."}</Nothing> : <>
+    {links.length === 0 ? <Nothing>{s.links.length ? "No link fits." : known(s.totals.looked) ? "Nobody talks to anybody." : unlooked}</Nothing> : <>
       <Canvas />
       <p class="legend dim"><span class="key program" /> program <span class="key peer" /> peer <span class="key alive" /> alive <span class="key unsure" /> unsure, ? <span class="key silent" /> silent, ✕</p>
       <Wide label="Links"><table><thead><tr><th scope="col">program</th><th scope="col">talks to</th><th scope="col">service</th><th scope="col" class="n">connections</th><th scope="col">verdict</th>

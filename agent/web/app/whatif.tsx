@@ -1,8 +1,8 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { bound, duration, number, plural } from "./format";
+import { bound, duration, known, number, plural } from "./format";
 import { state } from "./live";
-import { Filter, Head, Nothing, Problem, useDocument, useMore, Verdict, Wide } from "./parts";
+import { Filter, Head, Nothing, Problem, unlooked, useDocument, useMore, Verdict, Wide } from "./parts";
 import { go, listing, route, to } from "./route";
 import type { Loss, Notice, Peer } from "./types";
 
@@ -58,7 +58,7 @@ export function WhatIf() {
     {got?.error && <Problem text={got.error} />}
     {got?.value && <Lost of={got.value} />}
     <header class="head"><h3>Peers</h3><Filter of={filter} label="Filter peers" /></header>
-    {fits.length === 0 ? <Nothing>{s.peers.length ? "No peer fits." : "No connection with another machine was seen."}</Nothing> :
+    {fits.length === 0 ? <Nothing>{s.peers.length ? "No peer fits." : known(s.totals.looked) ? "No connection with another machine was seen." : unlooked}</Nothing> :
       <Wide label="Peers"><table><thead><tr><th scope="col">peer</th><th scope="col" class="n">connections</th><th scope="col">verdict</th><th scope="col">programs</th>
         <th scope="col" class="n">noticed when idle</th><th scope="col" class="n">when sending</th><th scope="col"><span class="sr">see</span></th></tr></thead>
         <tbody>{shown.map(p => <Row key={p.netns + p.peer} of={p} />)}</tbody></table></Wide>}
