@@ -32,9 +32,9 @@ type historyFlags struct {
 }
 
 func (f *historyFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.path, "history", historyPath, "`file` that keeps the last days for lifeline census --at and lifeline diff; none: keep nothing")
+	flags.StringVar(&f.path, "history", historyPath, "`file` that keeps the last days for lifeline history, diff and census --at; none: keep nothing")
 	flags.StringVar(&f.size, "history-size", "256MiB", "`size` of that file at most: the oldest goes first")
-	flags.StringVar(&f.keep, "history-keep", "7d", "how `long` it keeps what it has, such as 12h or 30d")
+	flags.StringVar(&f.keep, "history-keep", "7d", "for this `time` it keeps what it has, such as 12h or 30d")
 }
 
 // keeper returns who writes what the flags ask for.
