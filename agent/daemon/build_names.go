@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,6 +58,12 @@ func nameOf(l *fact.Lookup) state.Name {
 		w := &l.Ways[i]
 		way := state.Way{Way: w.String(), Family: w.Family.String(), OK: w.Answer == fact.Addresses, Answer: w.Answer.String(),
 			Addresses: []string{}, MS: w.Took.Seconds() * 1000, Error: fact.Printable(w.Error)}
+		if w.Family != fact.BothFamilies {
+			way.Way += " " + way.Family
+		}
+		if !way.OK {
+			way.Error = cmp.Or(way.Error, way.Answer)
+		}
 		for _, addr := range w.Addresses {
 			way.Addresses = append(way.Addresses, addr.String())
 		}

@@ -89,12 +89,22 @@ func (p *Policy) Ignores(f *verdict.Finding) bool {
 	}
 	peer, process := netip.Addr{}, ""
 	if v, _ := f.Subject.Get("peer"); v != nil {
-		peer, _ = netip.ParseAddr(fmt.Sprint(v))
+		peer = peerOf(fmt.Sprint(v))
 	}
 	if v, _ := f.Subject.Get("process"); v != nil {
 		process = fmt.Sprint(v)
 	}
 	return !p.Watches(peer, process)
+}
+
+// peerOf reads an address, with or without a port; it is the zero Addr for what is
+// none, such as the path of a unix socket.
+func peerOf(text string) netip.Addr {
+	if at, err := netip.ParseAddrPort(text); err == nil {
+		return at.Addr()
+	}
+	addr, _ := netip.ParseAddr(text)
+	return addr
 }
 
 // Acts says in words what may run by itself, as state.Policy has it. It is

@@ -142,6 +142,8 @@ func TestIgnores(t *testing.T) {
 		{"its peer", ignoring, about("S001", peer("10.9.1.1")), true},
 		{"its peer, IPv4 in IPv6", ignoring, about("S001", peer("::ffff:10.9.1.1")), true},
 		{"its peer with a zone", ignoring, about("S001", peer("fe80::1%eth0")), true},
+		{"its peer with a port", ignoring, about("L004", peer("10.9.1.1:443")), true},
+		{"a unix socket", ignoring, about("L004", peer("/run/docker.sock")), false},
 		{"another peer", ignoring, about("S001", peer("10.8.1.1")), false},
 		{"its process", ignoring, about("L001", process("backup")), true},
 		{"several processes", ignoring, about("S001", verdict.Value{Key: "processes", V: []string{"backup"}}), false},

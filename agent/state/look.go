@@ -73,7 +73,8 @@ type Name struct {
 	Ways []Way  `json:"ways"`
 }
 
-// Way is one way to ask, as in lifeline names --json.
+// Way is one way to ask. Where it asks for one family of addresses alone its name
+// ends with that: getaddrinfo, getaddrinfo A, nameserver 10.0.0.53 udp AAAA.
 type Way struct {
 	Way       string   `json:"way"`
 	Family    string   `json:"family"` // both, A, AAAA
