@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,7 +37,9 @@ func TestPackage(t *testing.T) {
 	for _, program := range []string{"dpkg", "unshare"} {
 		need.Program(t, program)
 	}
-	deb := packed(t, "deb/"+runtime.GOARCH)[0]
+	kinds := []string{"deb/" + runtime.GOARCH, "rpm/" + runtime.GOARCH}
+	files := packed(t, kinds...)
+	deb, rpm := files[slices.IndexFunc(files, isDeb)], files[slices.IndexFunc(files, func(f string) bool { return !isDeb(f) })]
 	var left, said bytes.Buffer
 	cmd := exec.Command("testdata/install.sh", t.TempDir(), deb)
 	cmd.Stdout, cmd.Stderr = &left, &said
@@ -49,8 +52,30 @@ func TestPackage(t *testing.T) {
 	if n := strings.Count(said.String(), "lifeline: nothing was started"); n != 1 {
 		t.Errorf("how to start it is said %d times, want once, at the first installation:\n%s", n, said.String())
 	}
-	if again := packed(t, "deb/"+runtime.GOARCH)[0]; !same(t, deb, again) {
-		t.Error("the same commit gives another package the second time")
+	lists(t, rpm)
+	for i, again := range packed(t, kinds...) {
+		if !same(t, files[i], again) {
+			t.Errorf("the same commit gives another %s the second time", filepath.Base(again))
+		}
+	}
+}
+
+func isDeb(path string) bool { return strings.HasSuffix(path, ".deb") }
+
+// lists asks rpm whether a package is whole, and what is in it.
+func lists(t *testing.T, file string) {
+	t.Helper()
+	program := need.Program(t, "rpm")
+	for _, c := range []struct{ ask, has string }{
+		{"-K", "digests OK"},
+		{"-qpl", "/usr/lib/systemd/system/lifeline.service\n"},
+		{"-qpl", "/usr/bin/lifeline\n"},
+		{"-qpc", "/etc/lifeline/policy.yaml\n"}, // kept as it was changed
+		{"-qpi", "Build Host  : localhost\n"},
+	} {
+		if out, err := exec.Command(program, c.ask, file).CombinedOutput(); err != nil || !strings.Contains(string(out), c.has) {
+			t.Errorf("rpm %s: %v, no %q in\n%s", c.ask, err, c.has, out)
+		}
 	}
 }
 
