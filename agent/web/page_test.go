@@ -181,6 +181,8 @@ func seeTime(t *testing.T, p *chromium.Page) {
 	p.Has("120 records since")
 	p.Until(`document.querySelector(".chart .u-over")`)
 	p.Has("S001 10.77.1.2 is silent")
+	p.Has("When most changed")
+	p.Until(`/10\.77\.1\.2 4,224 → 0 ws-server/.test(document.querySelector('section[aria-label="When most changed"]').innerText)`)
 	var box [4]float64
 	p.Eval(`(() => { const e = document.querySelector(".chart .u-over"); e.scrollIntoView({block: "center"}); const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()`, &box)
 	y := box[1] + box[3]/2

@@ -5,7 +5,7 @@ import { bytes, duration, moment, number, plural } from "./format";
 import { series, state } from "./live";
 import { Choice, Head, Mark, Nothing, Problem, useDocument, useMore, When, Wide } from "./parts";
 import { here, go, route, to } from "./route";
-import type { Change, Difference, Past, PastFinding, Range, Span } from "./types";
+import type { Change, Difference, Happening, Past, PastFinding, Range, Span } from "./types";
 
 const window_ = signal("3600"), of = signal(""), program = signal("");
 const points = 400; // of the line, at the most
@@ -52,6 +52,19 @@ function Then({ at }: { at: number }) {
   </section>;
 }
 
+/** Happened is when most changed, each with a way to all that changed then. */
+function Happened({ query }: { query: string }) {
+  const path = `/api/v1/history/story?${query}&most=5`, got = useDocument<{ events: Happening[] | null }>(path), events = got?.value?.events;
+  if (!events?.length) return got?.error ? <Problem text={got.error} /> : null;
+  const second = (t: string) => String(Math.floor(Date.parse(t) / 1000));
+  return <section aria-label="When most changed"><header class="head"><h3>When most changed</h3><a class="json" href={path} target="_blank" rel="noopener" aria-label="what changed as JSON">JSON</a></header>
+    <ol class="past">{events.map(e => <li key={e.begin}>
+      <a href={here({ from: second(e.begin), to: String(Number(second(e.end)) + 1), moment: null })}><When at={e.end} /></a>{" "}
+      {(e.shifts ?? []).slice(0, 3).map((c, i) => <span key={c.peer}>{i > 0 && "; "}<b>{c.peer}</b> {number(c.from)} → {number(c.to)}{c.gap && " while nothing was written"} <span class="dim">{(c.programs ?? []).join(", ")}</span></span>)}
+      {(e.shifts?.length ?? 0) > 3 && <span class="dim"> and {plural(e.shifts!.length - 3, "peer")} more</span>}
+      {(e.findings ?? []).slice(0, 3).map(f => <span key={f.id}> <Mark of={f.severity} /> {f.code}</span>)}</li>)}</ol></section>;
+}
+
 /** Between is the brush for the keyboard. */
 function Between({ from, to: until }: { from: number; to: number }) {
   const set = (a: string, b: string) => {
@@ -67,10 +80,10 @@ function Between({ from, to: until }: { from: number; to: number }) {
 function History({ of: span }: { of: Span }) {
   const { at } = route.value, first = Date.parse(span.first!) / 1000, end = Math.max(Date.parse(span.last!) / 1000 + 1, first + 10);
   const begin = window_.value === "all" ? first : Math.max(first, end - Number(window_.value)), step = Math.max(10, Math.ceil((end - begin) / points));
-  const query = new URLSearchParams({ from: iso(begin), to: iso(end), step: String(step) });
+  const query = new URLSearchParams({ from: iso(begin), to: iso(end) });
   if (of.value) query.set("peer", of.value);
   if (program.value) query.set("process", program.value);
-  const path = `/api/v1/history/range?${query}`, got = useDocument<Range>(path);
+  const path = `/api/v1/history/range?${query}&step=${step}`, got = useDocument<Range>(path);
   const past = useDocument<{ findings: PastFinding[] | null }>(`/api/v1/history/findings?from=${iso(begin)}&to=${iso(end)}`);
   const line = got?.value?.points ?? [], time = line.map(p => Date.parse(p.time) / 1000), values = line.map(p => p.count);
   const found = (past?.value?.findings ?? []).filter(f => !f.cause);
@@ -85,6 +98,7 @@ function History({ of: span }: { of: Span }) {
     <Between from={from || begin} to={until || end} />
     {from > 0 && until > from && <Diff from={from} to={until} />}
     {Number(at.get("moment")) > 0 && <Then at={Number(at.get("moment"))} />}
+    <Happened query={query.toString()} />
     <h3>Findings in this time</h3>
     {found.length === 0 ? <Nothing>None.</Nothing> : <ul class="past">{found.slice(0, 100).map(f => <Finding key={f.id + f.first_seen} of={f} />)}</ul>}
   </>;

@@ -92,3 +92,4 @@ export interface Difference {
   from: Moment; to: Moment; came: Change[] | null; went: Change[] | null; grew: Change[] | null; shrank: Change[] | null;
   same: number; count_before: number; count_after: number; findings: PastFinding[] | null;
 }
+export interface Happening { begin: string; end: string; shifts: (Change & { begin: string; end: string; gap: boolean })[] | null; findings: PastFinding[] | null }
