@@ -100,7 +100,8 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newAgent(), newTop(), newCheck(), newCalls(), newLeaks(), newCensus(), newHistory(), newDiff(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newRunKeeper(), newVersion())
+	root.AddCommand(newAgent(), newTop(), newCheck(), newCalls(), newLeaks(), newCensus(), newHistory(), newDiff(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newRunKeeper(), newVersion(), newMan())
+	complete(root)
 	return root
 }
 
@@ -137,7 +138,12 @@ func help(cmd *cobra.Command, _ []string) {
 	flags.AddFlagSet(cmd.LocalFlags())
 	flags.AddFlagSet(cmd.InheritedFlags())
 	fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsages())
-	fmt.Fprintf(w, "\nExit codes: %s.\n", cmp.Or(cmd.Annotations[exitCodes], "0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look"))
+	fmt.Fprintf(w, "\nExit codes: %s.\n", exitText(cmd))
+}
+
+// exitText says what the exit codes of a command mean.
+func exitText(cmd *cobra.Command) string {
+	return cmp.Or(cmd.Annotations[exitCodes], "0 nothing wrong, 1 findings, 2 wrong usage, 3 could not look")
 }
 
 // exitCodes is the annotation of a command that has codes of its own.

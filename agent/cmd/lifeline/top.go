@@ -220,9 +220,9 @@ func lookItself(ctx context.Context, f *topFlags) *itself {
 	return i
 }
 
-// state.State of an agent that has not looked yet says nothing: complete reports
+// allLooked reports
 // that every source which looks now and then has done so, or said why not.
-func complete(s *state.State) bool {
+func allLooked(s *state.State) bool {
 	if s.Totals.Looked.IsZero() {
 		return false
 	}

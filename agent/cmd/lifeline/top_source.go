@@ -129,7 +129,7 @@ func (i *itself) once(ctx context.Context) (*state.State, error) {
 				return nil, fmt.Errorf("no census was taken within %v", onceTime)
 			}
 			return s, nil
-		case complete(s):
+		case allLooked(s):
 			return s, nil
 		}
 		seq = s.Seq

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/internal/need"
+)
+
+// Every command has a manual page with an example and each of its flags, and
+// mandoc finds nothing wrong with it.
+func TestManualPages(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	dir := filepath.Join(t.TempDir(), "man")
+	if _, stderr, code := lifeline(t, "man", dir); code != exitWell {
+		t.Fatal(code, stderr)
+	}
+	mandoc := need.Program(t, "mandoc")
+	pages := 0
+	_ = eachCommand(newRoot(), func(c *cobra.Command) error { // it says what is wrong itself
+		pages++
+		text := unzip(t, filepath.Join(dir, pageName(c)+".1.gz"))
+		if c.Example == "" || !strings.HasPrefix(c.Example, "  lifeline ") {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for _, want := range []string{"2023-11-14", ".SH EXAMPLES\n.nf\n  lifeline ", ".SH EXIT STATUS\n", ".SH SEE ALSO\n.BR "} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the page of %s has no %q", c.CommandPath(), want)
+			}
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if described := strings.Contains(text, `\fB\-\-`+roff(f.Name)+`\fR`); described == f.Hidden || f.Usage == "" {
+				t.Errorf("%s --%s: described %t, hidden %t: %q", c.CommandPath(), f.Name, described, f.Hidden, f.Usage)
+			}
+		})
+		lint := exec.Command(mandoc, "-T", "lint", "-W", "warning")
+		lint.Stdin = strings.NewReader(text)
+		if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("the page of %s: %v\n%s", c.CommandPath(), err, out)
+		}
+		return nil
+	})
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != pages || pages < 15 {
+		t.Errorf("%d pages of %d commands, %v", len(files), pages, err)
+	}
+	if stdout, _, _ := lifeline(t, "-h"); strings.Contains(stdout, "manual pages") {
+		t.Error("the help tells of what is for who makes packages")
+	}
+}
+
+func unzip(t *testing.T, path string) string {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestRoff(t *testing.T) {
+	if got := roff("a-b \\x\n.SH c\n'd"); got != "a\\-b \\ex\n\\&.SH c\n\\&'d" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A real bash completes commands, flags and their values.
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	bash := need.Program(t, "bash")
+	const more = "/usr/share/bash-completion/bash_completion"
+	_, err := os.Stat(more)
+	need.Feature(t, "bash-completion", err)
+	typed := []string{"lifeline cen", "lifeline census --pe", "lifeline check --fail-on w", "lifeline census --by peer,proc", "lifeline lab sil"}
+	want := "census\n--peer\nwarn\npeer,process\nsilence\n"
+	var script strings.Builder
+	fmt.Fprintf(&script, ". %s; . <(lifeline completion bash); compopt() { :; }; COMP_TYPE=9; COMP_KEY=9\n", more)
+	for _, line := range typed {
+		fmt.Fprintf(&script, "COMP_LINE=%q; COMP_POINT=${#COMP_LINE}; COMP_WORDS=(%s); COMP_CWORD=%d; __start_lifeline; echo ${COMPREPLY[0]//\\\\/}\n", line, line, strings.Count(line, " "))
+	}
+	if out, err := exec.Command(bash, "--norc", "-c", script.String()).CombinedOutput(); err != nil || string(out) != want {
+		t.Errorf("%q are completed to\n%s, not\n%s: %v", typed, out, want, err)
+	}
+}
+
+// What is seen is offered, the most first, and nothing that a shell would take for
+// more than a word.
+func TestOffered(t *testing.T) {
+	t.Parallel()
+	m := &fact.Machine{Processes: []fact.Process{{PID: 7, Name: "app"}, {PID: 70, Name: "bad\tname\x1b"}}}
+	for i, remote := range []string{"10.0.0.7:443", "10.0.0.7:444", "10.0.0.8:443", "0.0.0.0:0", "[fd00::1]:22"} {
+		m.Sockets = append(m.Sockets, fact.Socket{Remote: netip.MustParseAddrPort(remote), Owners: []fact.Owner{{PID: 7 + 63*int32(i%2)}}})
+	}
+	for _, c := range []struct {
+		typed string
+		seen  func(*fact.Machine, *fact.Socket, func(value, about string))
+		want  string
+	}{
+		{"", peersSeen, `["10.0.0.7\t2 sockets" "10.0.0.8\t1 socket" "fd00::1\t1 socket"]`},
+		{"10.0.0.8", peersSeen, `["10.0.0.8\t1 socket"]`},
+		{"7", pidsSeen, `["7\tapp, 3 sockets" "70\tbad\\tname\\x1b, 2 sockets"]`},
+		{"", namesSeen, `["app\t3 sockets" "bad\\tname\\x1b\t2 sockets"]`},
+	} {
+		if got := fmt.Sprintf("%q", ranked(m, c.typed, c.seen)); got != c.want {
+			t.Errorf("%q: %s, not %s", c.typed, got, c.want)
+		}
+	}
+	if ranked(nil, "", peersSeen) != nil {
+		t.Error("nothing seen is offered")
+	}
+}
