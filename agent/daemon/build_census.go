@@ -21,6 +21,9 @@ type counts struct {
 	waits  map[int32]bool // processes that wait for an answer
 	peers  []state.Peer
 	keys   []peerKey // of peers
+
+	population *population
+	cost       time.Duration // that it took of a processor
 }
 
 // counted makes counts of a census and its reading.
@@ -28,7 +31,7 @@ func counted(m *fact.Machine, r *verdict.Reading) counts {
 	peers := r.Peers()
 	links := state.LinksOf(m, peers)
 	c := counts{totals: totals(m), links: state.Fold(links, 0), groups: state.GroupsOf(links), peers: state.PeersOf(peers)}
-	c.totals.Links = len(links)
+	c.totals.Links, c.population = len(links), populationOf(m)
 	for _, p := range peers {
 		c.keys = append(c.keys, peerKey{p.Netns, p.Interface, p.Addr})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
@@ -43,16 +44,18 @@ const (
 	fromCalls     = "calls"
 	fromCounters  = "counters"
 	fromConntrack = "conntrack"
+	fromNumbers   = "numbers"
 )
 
 // all makes the sources. Each has a Node of its own, which takes one look at a
 // time.
 func (d *Daemon) all() []*source {
-	leaks := new(leakLook)
+	leaks, numbered := new(leakLook), new(atomic.Pointer[time.Time])
 	names := withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookNames)
 	return []*source{
 		{name: fromPeers, every: again, bound: peersBound, beat: &d.peersLooked, look: d.watchPeers},
 		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCensus),
+		{name: fromNumbers, every: numbersEvery, bound: time.Minute, beat: numbered, look: d.watchNumbers(numbered)},
 		names,
 		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCalls(new(callLook))),
 		withNode(&source{name: fromCounters, every: kernelEvery, bound: 30 * time.Second}, d.lookCounters()),
@@ -122,7 +125,7 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 		n.Recycle(earlier)
 	}
 	d.looking.Unlock()
-	cost := spent(began, used)
+	c.cost = spent(began, used)
 	c.totals.Took = time.Since(began).Seconds()
 	blind := slices.Clone(m.Blind)
 	callers, first := node.Callers(m), false
@@ -137,7 +140,7 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 	if first {
 		d.hurry(fromCalls)
 	}
-	return paced(censusEvery, cost*censusRest), nil
+	return paced(censusEvery, c.cost*censusRest), nil
 }
 
 // paced is how long to wait for the next look: as long as is usual, or as long as

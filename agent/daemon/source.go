@@ -46,7 +46,9 @@ func (d *Daemon) follow(ctx context.Context, s *source) {
 	}
 	for ctx.Err() == nil && s.off == "" {
 		began := time.Now()
-		d.take(func(*known) { s.began = began })
+		d.mu.Lock()
+		s.began = began // nobody need know before it is late
+		d.mu.Unlock()
 		next, err := s.look(ctx)
 		if ctx.Err() != nil {
 			return

@@ -347,8 +347,10 @@ func (o *Openers) opening(s *opener.Socket, made map[*fact.Trace]uint64) (one fa
 		}
 		accepted = true
 	}
-	if stack, ok := o.sockets.Stack(s.Opened); ok {
-		made[at] = stack.Opened
+	if _, known := made[at]; !known { // thousands have the same
+		if stack, ok := o.sockets.Stack(s.Opened); ok {
+			made[at] = stack.Opened
+		}
 	}
 	one = fact.Opening{
 		ID: s.Cookie, PID: s.PID, Protocol: s.Protocol, State: s.State, Accepted: accepted, Local: s.Local, Remote: s.Remote, Path: s.Path,

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -29,11 +28,6 @@ import (
 
 // shortestToken keeps a token from being guessed.
 const shortestToken = 16
-
-// garbage is how much of it there may be, in percent of what is in use. A look at
-// many sockets leaves much, and looks are rare: the usual 100 would hold memory that
-// others need, and save little.
-const garbage = 50
 
 // errEnded is the end of a command that is meant to go on until it is told to end:
 // all is well.
@@ -160,7 +154,6 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	}
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
-	debug.SetGCPercent(garbage)
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
 		return blindError{fmt.Errorf("cannot listen: %w", err)}
@@ -180,6 +173,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 		func() error { return told.follow(ctx, log, d.SetPolicy, acts.setPolicy) },
 		func() error { return acts.run(ctx, f.policy != "") },
 		func() error { return past.run(ctx, d, log) },
+		func() error { return keepSmall(ctx) },
 	}
 	if hook != nil {
 		parts = append(parts, func() error { return feed(ctx, d, hook) })

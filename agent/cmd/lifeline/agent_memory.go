@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"math"
+	"runtime/debug"
+	"runtime/metrics"
+	"slices"
+	"time"
+)
+
+const (
+	// roomAtLeast is what the agent may hold before its collector hurries: enough
+	// for a census of 30,000 sockets beside the one before. Its program is some
+	// 20 MiB more.
+	roomAtLeast = 52 << 20
+
+	// roomEach is how much may be held for each byte in use, beyond that.
+	roomEach = 2
+
+	// resizes is how often that is set anew, by what was in use at the last ones.
+	resizes = 10 * time.Second
+	uses    = 6
+)
+
+// keepSmall keeps what looks leave behind from piling up, until ctx ends: they are
+// rare and leave much, and the collector alone would let that grow to the most that
+// a moment ever needed.
+func keepSmall(ctx context.Context) error {
+	defer debug.SetMemoryLimit(math.MaxInt64)
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	tick := time.NewTicker(resizes)
+	defer tick.Stop()
+	for seen := []uint64(nil); ; {
+		debug.SetMemoryLimit(room(seen))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		metrics.Read(live)
+		if live[0].Value.Kind() == metrics.KindUint64 {
+			seen = append(seen, live[0].Value.Uint64())
+			seen = seen[max(len(seen)-uses, 0):]
+		}
+	}
+}
+
+// room is what may be held when so much was in use at the last collections. The
+// least of them is what is in use between looks; the last may be what is in use
+// from now on.
+func room(seen []uint64) int64 {
+	if len(seen) == 0 {
+		return roomAtLeast
+	}
+	least, last := slices.Min(seen), seen[len(seen)-1]
+	return max(roomAtLeast, roomEach*int64(least), int64(last+last/2))
+}

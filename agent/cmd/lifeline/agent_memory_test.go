@@ -1,0 +1,20 @@
+package main
+
+import "testing"
+
+func TestRoom(t *testing.T) {
+	const mib = 1 << 20
+	for _, test := range []struct {
+		seen []uint64
+		want int64
+	}{
+		{nil, roomAtLeast},
+		{[]uint64{20 * mib, 34 * mib, 20 * mib}, roomAtLeast}, // in the midst of a look
+		{[]uint64{20 * mib, 20 * mib, 100 * mib}, 150 * mib},  // it has just become more
+		{[]uint64{100 * mib, 160 * mib, 100 * mib}, 200 * mib},
+	} {
+		if got := room(test.seen); got != test.want {
+			t.Errorf("%v: %d MiB, want %d", test.seen, got/mib, test.want/mib)
+		}
+	}
+}

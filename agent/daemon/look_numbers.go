@@ -1,0 +1,130 @@
+package daemon
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/node"
+)
+
+const (
+	// numbersEvery is how often the kernel is asked how many sockets there are,
+	// where that takes less than one part in numbersRest of a processor.
+	numbersEvery = 500 * time.Millisecond
+	numbersRest  = 1000
+
+	// A change is worth a census when it is more than some times what comes and goes
+	// anyway, and one part in worthShare of all sockets. So many such censuses may
+	// follow each other, each for a change worthMore times as large as the one
+	// before, and each is paid for by hurriedRest times what it takes of a processor.
+	worthNoise  = 4
+	worthShare  = 2000
+	worthMore   = 10
+	hurriedMost = 3
+	hurriedRest = 400
+)
+
+// watchNumbers has a census taken within a second when many connections have come
+// or gone: the kernel tells for next to nothing how many there are. It goes on
+// until ctx ends, and notes when it looked last.
+func (d *Daemon) watchNumbers(looked *atomic.Pointer[time.Time]) func(context.Context) (time.Duration, error) {
+	return func(ctx context.Context) (time.Duration, error) {
+		var h hurry
+		kernel, pause := node.Populations{Of: d.options.Namespaces}, time.NewTimer(numbersEvery)
+		defer pause.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			case <-pause.C:
+			}
+			began, used := time.Now(), processor()
+			now := kernel.Count()
+			pause.Reset(max(numbersEvery, spent(began, used)*numbersRest))
+			looked.Store(&began)
+			d.mu.Lock()
+			last, cost := d.known.counts.population, d.known.counts.cost
+			d.mu.Unlock()
+			if last != nil && h.worth(began, now, last, cost) {
+				d.hurry(fromCensus)
+			}
+		}
+	}
+}
+
+// hurry decides whether a census is worth its cost before its time.
+type hurry struct {
+	before map[uint32]int
+	noise  float64     // what comes and goes between two counts, smoothed
+	of     *population // of the census that was the last when another was asked for
+	full   time.Time   // when all are paid for
+}
+
+// worth is asked with what the kernel counts now, what the last census did, and what
+// that took of a processor.
+func (h *hurry) worth(at time.Time, now map[uint32]int, last *population, cost time.Duration) bool {
+	if h.before == nil {
+		h.before = now
+		return false
+	}
+	h.noise += (float64(apart(now, h.before)) - h.noise) / 8
+	h.before = now
+	if h.of == last { // one is under way
+		return false
+	}
+	change, paid := apart(now, last.by), max(cost*hurriedRest, 1)
+	if change == 0 || float64(change) < worthNoise*h.noise {
+		return false
+	}
+	if h.full.Before(at) {
+		h.full = at
+	}
+	unpaid := int((h.full.Sub(at) + paid - 1) / paid)
+	if unpaid >= hurriedMost {
+		return false
+	}
+	share := worthShare
+	for range unpaid {
+		share /= worthMore
+	}
+	if change < last.all/share {
+		return false
+	}
+	h.full, h.of = h.full.Add(paid), last
+	return true
+}
+
+// apart is how many sockets came or went, by namespace.
+func apart(a, b map[uint32]int) (n int) {
+	for netns, count := range a {
+		n += max(count-b[netns], b[netns]-count)
+	}
+	for netns, count := range b {
+		if _, both := a[netns]; !both {
+			n += count
+		}
+	}
+	return n
+}
+
+// population is how many TCP sockets a census found, those in TIME_WAIT left out.
+type population struct {
+	by  map[uint32]int
+	all int
+}
+
+func populationOf(m *fact.Machine) *population {
+	p := &population{by: make(map[uint32]int, len(m.Namespaces))}
+	for i := range m.Namespaces {
+		p.by[m.Namespaces[i].Inode] = 0
+	}
+	for i := range m.Sockets {
+		if s := &m.Sockets[i]; s.Protocol == fact.TCP && s.State != fact.TimeWait && s.State != fact.NewSynRecv {
+			p.by[s.Netns]++
+			p.all++
+		}
+	}
+	return p
+}

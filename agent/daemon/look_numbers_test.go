@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"testing"
+	"time"
+)
+
+// What comes and goes all the time is no news, a loss is, and it is paid for.
+func TestHurry(t *testing.T) {
+	const cost = 100 * time.Millisecond
+	at, census := time.Now(), &population{by: map[uint32]int{1: 20_000, 2: 10_000}, all: 30_000}
+	var h hurry
+	count := func(first, second int) bool {
+		t.Helper()
+		at = at.Add(numbersEvery)
+		return h.worth(at, map[uint32]int{1: first, 2: second}, census, cost)
+	}
+	for i := range 120 {
+		if i == 20 { // by then it is known what comes and goes
+			h = hurry{before: h.before, noise: h.noise}
+		}
+		if count(20_000+i%2*120, 10_000-i%3*20) && i >= 20 {
+			t.Fatalf("count %d: hurried by what comes and goes", i)
+		}
+	}
+	if count(20_000, 9_990) {
+		t.Error("hurried by 10 of 30,000")
+	}
+	if !count(15_776, 10_000) {
+		t.Error("4,224 are gone, and there is no hurry")
+	}
+	if count(15_700, 10_000) {
+		t.Error("hurried twice for one census")
+	}
+	census = &population{by: map[uint32]int{1: 15_776, 2: 10_000}, all: 25_776}
+	for range 10 {
+		if count(15_776, 10_000) {
+			t.Error("hurried by nothing")
+		}
+	}
+	hurried := 0
+	for i := range 40 { // 20 s, each census finds half of them gone
+		if count(15_776>>(i%2), 10_000) {
+			hurried++
+			census = &population{by: map[uint32]int{1: 15_776 >> (i % 2), 2: 10_000}, all: 25_776}
+		}
+	}
+	if hurried == 0 || hurried >= hurriedMost {
+		t.Errorf("hurried %d times, after one before", hurried)
+	}
+	at = at.Add(hurriedMost * hurriedRest * cost)
+	census = &population{by: map[uint32]int{1: 3}, all: 3}
+	for _, other := range []map[uint32]int{{1: 3, 7: 1}, {}} { // a namespace comes or goes, and nothing else happens
+		h = hurry{full: h.full}
+		if h.worth(at, map[uint32]int{1: 3}, census, cost) || !h.worth(at, other, census, 0) {
+			t.Errorf("no hurry to see %v", other)
+		}
+	}
+}

@@ -1,0 +1,47 @@
+package node
+
+import (
+	"time"
+
+	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/netns"
+	"github.com/lifeline-go/lifeline/agent/source/sockdiag"
+)
+
+// Populations counts the TCP sockets of all network namespaces, by the kernel's
+// own count: 20 µs for each namespace, however many sockets it has. The zero
+// Populations is ready. One goroutine may use it at a time.
+type Populations struct {
+	Of     Namespaces // the zero value is all
+	spaces []fact.Namespace
+	listed time.Time
+}
+
+// Count returns how many TCP sockets each namespace has, by its inode; those in
+// TIME_WAIT are not counted. A namespace that is made is counted within 5 s, one
+// that cannot be read is left out.
+func (p *Populations) Count() map[uint32]int {
+	if p.listed.IsZero() || time.Since(p.listed) > relist {
+		l := look{Machine: &fact.Machine{}, want: Want{Namespaces: p.Of}}
+		p.spaces, _ = l.choose() // what cannot be seen is named by the looks
+		p.listed = time.Now()
+	}
+	all := make(map[uint32]int, len(p.spaces))
+	for _, ns := range p.spaces {
+		n, ok := 0, false
+		if ns.PID != 0 {
+			n, ok = sockdiag.Population(ns.PID)
+		}
+		if !ok { // its process has ended, or it has none
+			err := netns.Do(ns, func() error {
+				n, ok = sockdiag.Population(0)
+				return nil
+			})
+			ok = ok && err == nil
+		}
+		if ok {
+			all[ns.Inode] = n
+		}
+	}
+	return all
+}
