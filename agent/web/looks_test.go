@@ -182,7 +182,7 @@ func testScale(t *testing.T, b *chromium.Browser) {
 		worst = max(worst, took)
 	}
 	t.Logf("with %d sockets the slowest interaction took %.0f ms: %v", sockets, worst, slowest)
-	if worst == 0 || worst > 500 { // 100 ms is the aim; the machine of a test may be busy
+	if worst == 0 || worst > 1500 { // 100 ms is the aim; the machine of a test may be very busy
 		t.Errorf("the slowest interaction took %.0f ms", worst)
 	}
 	// Many States at once are few updates.

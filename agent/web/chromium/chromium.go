@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long anything in the browser may take.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // flags make a browser that starts from nothing and speaks to nobody by itself.
 var flags = []string{"--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run", "--no-default-browser-check",

@@ -192,7 +192,7 @@ func (p *Page) Eval(script string, result any) {
 func (p *Page) Until(condition string) {
 	p.t.Helper()
 	p.Eval(fmt.Sprintf(`new Promise((found, never) => {
-		const end = performance.now() + 10000;
+		const end = performance.now() + 30000;
 		const look = () => {
 			let is = false;
 			try { is = %s } catch {}
@@ -217,7 +217,7 @@ func (p *Page) Click(selector string) {
 	var at [2]float64
 	p.Until(fmt.Sprintf("document.querySelector(%q)", selector))
 	p.Eval(fmt.Sprintf(`new Promise((found, never) => {
-		const selector = %q, end = performance.now() + 10000;
+		const selector = %q, end = performance.now() + 30000;
 		let was = "";
 		const look = () => {
 			const e = document.querySelector(selector);
