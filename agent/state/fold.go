@@ -21,14 +21,14 @@ func Fold(links []Link, most int) []Link {
 		return slices.Clone(links)
 	}
 	kept, rest := links[:most/2:most/2], links[most/2:]
-	rest = gather(rest, func(l *Link) Link { return Link{From: l.From, Netns: l.Netns, Here: l.Here, To: End{Name: network(l)}} })
+	rest = gather(rest, func(l *Link) head { return head{l.From, network(l), l.Netns, l.Here} })
 	if room := most - len(kept); len(rest) > room {
 		kept, rest = append(kept, rest[:room/2]...), rest[room/2:]
-		rest = gather(rest, func(l *Link) Link { return Link{From: l.From} })
+		rest = gather(rest, func(l *Link) head { return head{from: l.From} })
 	}
 	if room := most - len(kept); len(rest) > room {
 		kept, rest = append(kept, rest[:room-1]...), rest[room-1:]
-		rest = gather(rest, func(*Link) Link { return Link{} })
+		rest = gather(rest, func(*Link) head { return head{} })
 	}
 	return sorted(append(kept, rest...))
 }
@@ -51,84 +51,110 @@ func network(l *Link) string {
 	return prefix.String()
 }
 
-// gather folds links of which by says the same into one each. By leaves a To
-// without a name where they only have in common that there are many, and a From
-// likewise. One alone stays as it is.
-func gather(links []Link, by func(*Link) Link) []Link {
-	type key struct {
-		from, to End
-		netns    uint32
-		here     bool
-	}
-	index := make(map[key]int)
-	var groups [][]*Link
-	var heads []Link
-	for i := range links {
-		head := by(&links[i])
-		k := key{head.From, head.To, head.Netns, head.Here}
-		at, found := index[k]
-		if !found {
-			at = len(groups)
-			index[k] = at
-			groups, heads = append(groups, nil), append(heads, head)
-		}
-		groups[at] = append(groups[at], &links[i])
-	}
-	folded := make([]Link, len(groups))
-	for i, group := range groups {
-		folded[i] = *group[0]
-		if len(group) > 1 {
-			folded[i] = merge(heads[i], group)
-		}
-	}
-	return sorted(folded)
+// head is what links that are folded have in common. An end without a name: only
+// that there are many.
+type head struct {
+	from  End
+	to    string
+	netns uint32
+	here  bool
 }
 
-func merge(head Link, group []*Link) Link {
-	all := *group[0]
-	all.From, all.To = head.From, head.To
-	froms, tos := make(map[End]bool), make(map[End]bool)
-	for i, l := range group {
-		froms[l.From], tos[l.To] = true, true
-		if i == 0 {
-			continue
-		}
-		all.Count += l.Count
-		all.Unacked += l.Unacked
-		all.Never = all.Never || l.Never
-		all.Here = all.Here && l.Here
-		all.Idle, all.Sending = longer(all.Idle, l.Idle), longer(all.Sending, l.Sending)
-		if badness(l.Verdict) > badness(all.Verdict) {
-			all.Verdict = l.Verdict
-		}
-		if l.Port != all.Port {
-			all.Port = ""
-		}
-		if l.Protocol != all.Protocol {
-			all.Protocol = ""
-		}
-		if l.Netns != all.Netns {
-			all.Netns = 0
-		}
-	}
-	all.From, all.To = foldEnds(all.From, froms), foldEnds(all.To, tos)
-	return all
+// folding is a link that others are folded into.
+type folding struct {
+	Link
+	froms, tos endSet
 }
 
-// foldEnds is an end that stands for others; one that is the same for all stays.
-func foldEnds(head End, ends map[End]bool) End {
+// endSet is which ends a folding has on one side. Most have one.
+type endSet struct {
+	one  End
+	more map[End]bool // all of them; nil while there is one
+}
+
+func (s *endSet) add(e *End) {
+	switch {
+	case s.more != nil:
+		s.more[*e] = true
+	case *e != s.one:
+		s.more = map[End]bool{s.one: true, *e: true}
+	}
+}
+
+// fold is the end that stands for them; one that is the same for all stays.
+func (s *endSet) fold(head End) End {
+	if s.more == nil {
+		return s.one
+	}
 	folded, processes := 0, 0
-	for e := range ends {
+	for e := range s.more {
 		folded += max(e.Folded, 1)
 		processes += e.Processes
-		if len(ends) == 1 {
-			return e
-		}
 	}
 	if head.Name == "" {
 		head.Name = verdict.Number(folded) + " others"
 	}
 	return End{Name: head.Name, Unit: head.Unit, Container: head.Container, Processes: processes, Folded: folded}
+}
+
+// add folds a link into one that is there.
+func (f *folding) add(l *Link) {
+	f.froms.add(&l.From)
+	f.tos.add(&l.To)
+	f.Count += l.Count
+	f.Unacked += l.Unacked
+	f.Never = f.Never || l.Never
+	f.Here = f.Here && l.Here
+	f.Idle, f.Sending = longer(f.Idle, l.Idle), longer(f.Sending, l.Sending)
+	if badness(l.Verdict) > badness(f.Verdict) {
+		f.Verdict = l.Verdict
+	}
+	if l.Port != f.Port {
+		f.Port = ""
+	}
+	if l.Protocol != f.Protocol {
+		f.Protocol = ""
+	}
+	if l.Netns != f.Netns {
+		f.Netns = 0
+	}
+}
+
+// gather folds links of which by says the same into one each. One alone stays as
+// it is.
+func gather(links []Link, by func(*Link) head) []Link {
+	type group struct {
+		first *Link
+		all   *folding // nil while there is one
+	}
+	index := make(map[head]int32, len(links))
+	groups := make([]group, 0, len(links))
+	for i := range links {
+		l := &links[i]
+		h := by(l)
+		at, found := index[h]
+		if !found {
+			index[h] = int32(len(groups))
+			groups = append(groups, group{first: l})
+			continue
+		}
+		g := &groups[at]
+		if g.all == nil {
+			g.all = &folding{Link: *g.first, froms: endSet{one: g.first.From}, tos: endSet{one: g.first.To}}
+		}
+		g.all.add(l)
+	}
+	out := make([]Link, len(groups))
+	for i, g := range groups {
+		if g.all == nil {
+			out[i] = *g.first
+			continue
+		}
+		h := by(g.first)
+		out[i] = g.all.Link
+		out[i].From, out[i].To = g.all.froms.fold(h.from), g.all.tos.fold(End{Name: h.to})
+	}
+	return sorted(out)
 }
 
 func badness(v string) verdict.Liveness {

@@ -62,11 +62,15 @@ type linkKey struct {
 	to       int32      // the same; -1 = the peer
 	peer     netip.Addr // where to is -1
 	path     int32      // of a unix socket, in grouping.paths; -1 = none
-	port     uint16
-	dials    bool // port is of the other end
+	port     port
 	here     bool
 	protocol fact.Protocol
 	netns    uint32
+}
+
+type port struct {
+	number uint16
+	dials  bool // it is of the other end
 }
 
 type grouping struct {
@@ -81,6 +85,7 @@ type grouping struct {
 	ends   []End
 	byEnd  map[End]int32
 	byPID  map[int32]int32
+	ports  map[port]string
 	paths  []string
 	byPath map[string]int32
 	index  map[linkKey]int32
@@ -91,7 +96,7 @@ type grouping struct {
 func newGrouping(m *fact.Machine, peers []verdict.Peer) *grouping {
 	g := &grouping{Machine: m, listening: make(map[served]bool), local: make(map[host]bool), other: make(map[ends]int32), inodes: make(map[uint32]int32),
 		worst: make(map[host]verdict.Liveness), bounds: make(map[bound.Conn]limits), byEnd: make(map[End]int32), byPID: make(map[int32]int32),
-		byPath: make(map[string]int32), index: make(map[linkKey]int32, len(peers)), links: make([]Link, 0, len(peers)), keys: make([]linkKey, 0, len(peers))}
+		byPath: make(map[string]int32), ports: make(map[port]string), index: make(map[linkKey]int32, len(peers)), links: make([]Link, 0, len(peers)), keys: make([]linkKey, 0, len(peers))}
 	for i := range m.Sockets {
 		switch s := &m.Sockets[i]; {
 		case s.Family == fact.Unix:
@@ -160,11 +165,22 @@ func (g *grouping) name(l *Link, key *linkKey) {
 	switch {
 	case key.path >= 0:
 		l.Port = g.paths[key.path]
-	case key.port != 0 && key.dials:
-		l.Port = ">" + strconv.Itoa(int(key.port))
-	case key.port != 0:
-		l.Port = ":" + strconv.Itoa(int(key.port))
+	case key.port.number != 0:
+		l.Port = g.portName(key.port)
 	}
+}
+
+// portName writes a port once, however many links have it.
+func (g *grouping) portName(p port) string {
+	text, known := g.ports[p]
+	if !known {
+		text = ":" + strconv.Itoa(int(p.number))
+		if p.dials {
+			text = ">" + text[1:]
+		}
+		g.ports[p] = text
+	}
+	return text
 }
 
 // unix names the other end of a unix connection. It is false for the end that is
@@ -201,12 +217,12 @@ func (g *grouping) inet(s *fact.Socket, key *linkKey) bool {
 		if serves && !theirs || serves == theirs && s.Local.Compare(s.Remote) > 0 {
 			return false
 		}
-		key.here, key.to, key.port = true, g.end(&g.Sockets[at]), s.Remote.Port()
+		key.here, key.to, key.port = true, g.end(&g.Sockets[at]), port{number: s.Remote.Port()}
 		return true
 	}
-	key.peer, key.port, key.dials = s.Remote.Addr(), s.Remote.Port(), true
+	key.peer, key.port = s.Remote.Addr(), port{s.Remote.Port(), true}
 	if serves {
-		key.port, key.dials = s.Local.Port(), false
+		key.port = port{number: s.Local.Port()}
 	}
 	return true
 }
