@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 	"github.com/lifeline-go/lifeline/agent/source/code"
 	"github.com/lifeline-go/lifeline/agent/source/gobin"
 	"github.com/lifeline-go/lifeline/agent/source/gosym"
@@ -422,7 +423,7 @@ func (o *Openers) blind() (list []fact.Blind) {
 			b.Error += fmt.Sprintf(", and %d more", len(failed)-1)
 		}
 		if errors.Is(failed[0], fs.ErrPermission) {
-			b.Needs = "CAP_SYS_PTRACE"
+			b.Needs = capability.Program()
 		}
 		list = append(list, b)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/profile"
+	"github.com/lifeline-go/lifeline/agent/source/capability"
 	"github.com/lifeline-go/lifeline/agent/source/tcpevent"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/internal/need"
@@ -149,6 +150,9 @@ func (tr *troupe) sees(t *testing.T, rights []profile.Capability) (works map[str
 	calls := tr.with(rights, "lifeline", "calls", "--pid", strconv.Itoa(tr.pids[0]), "--for", "100ms", "--json")
 	said, _ := exec.Command(calls[0], calls[1:]...).Output()
 	works["programs"] = json.Valid(said) && !strings.Contains(string(said), `"source": "goroutines"`)
+	if !works["programs"] && strings.Contains(string(said), capability.Policy) && !strings.Contains(string(said), `"needs": "CAP_`) {
+		t.Errorf("it does not say which capability would help: %s", said)
+	}
 	var s state.State
 	for tries := 0; tries < 600; tries++ { // until leaks were looked at twice, or cannot be
 		if err := json.Unmarshal([]byte(fetch(t, e.Page+"api/v1/state")), &s); err != nil {

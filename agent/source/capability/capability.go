@@ -27,3 +27,13 @@ func Missing(needs string, capabilities ...uint) string {
 	}
 	return Policy
 }
+
+// Program returns what is needed after a refusal to look into a program of somebody
+// else, or at its file: the first right that is missing, or [Policy].
+func Program() string {
+	needs := Missing("CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE)
+	if needs == Policy { // a file that its user alone may read
+		needs = Missing("CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH)
+	}
+	return needs
+}

@@ -228,7 +228,7 @@ func Blind(err error) fact.Blind {
 	case errors.Is(err, errors.ErrUnsupported):
 		b.Needs = "a kernel with CONFIG_CROSS_MEMORY_ATTACH"
 	case errors.Is(err, fs.ErrPermission):
-		b.Needs = capability.Missing("CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE)
+		b.Needs = capability.Program()
 		scope, _ := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
 		if strings.TrimSpace(string(scope)) == "3" {
 			b.Needs = "kernel.yama.ptrace_scope below 3, which takes a reboot"
