@@ -1,9 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"slices"
+	"fmt"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
@@ -38,8 +39,7 @@ func (n *Node) Conntrack(ctx context.Context, of Namespaces) (*fact.Machine, err
 }
 
 // eachSpace reads something in each network namespace, on a thread that is in it.
-// Those that cannot be read are in Blind, once for each reason; where none can,
-// that is an error.
+// Those that cannot be read are one blind spot; where none can, that is an error.
 func eachSpace(ctx context.Context, of Namespaces, source string, read func(*fact.Machine, *fact.Namespace) error) (*fact.Machine, error) {
 	l := look{Machine: &fact.Machine{Host: hostname()}, want: Want{Namespaces: of}}
 	list, err := l.choose()
@@ -47,20 +47,26 @@ func eachSpace(ctx context.Context, of Namespaces, source string, read func(*fac
 		return nil, err
 	}
 	m := l.Machine
-	var failed error
+	var failed error // of the first
+	unread := 0
 	for i := range list {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		ns := &list[i]
 		if err := netns.Do(*ns, func() error { return read(m, ns) }); err != nil {
-			failed = err
-			if b := netns.Blindness(source, err); !slices.Contains(m.Blind, b) {
-				m.Blind = append(m.Blind, b)
-			}
+			failed = cmp.Or(failed, err)
+			unread++
 			continue
 		}
 		m.Namespaces = append(m.Namespaces, *ns)
+	}
+	if failed != nil {
+		b := netns.Blindness(source, failed)
+		if unread > 1 {
+			b.Error += fmt.Sprintf(", and %d more", unread-1)
+		}
+		m.Blind = append(m.Blind, b)
 	}
 	m.Time = time.Now()
 	if len(m.Namespaces) == 0 {
