@@ -20,6 +20,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/audit"
 	"github.com/lifeline-go/lifeline/agent/lab"
+	"github.com/lifeline-go/lifeline/agent/lab/logind"
 	"github.com/lifeline-go/lifeline/agent/lab/websocket"
 	"github.com/lifeline-go/lifeline/agent/state"
 )
@@ -44,13 +45,19 @@ type said struct {
 // runAgentOn starts an agent on a host, or where the test runs, with a policy.
 func runAgentOn(t *testing.T, on *lab.Host, policy string, args ...string) *agentProcess {
 	t.Helper()
+	return runAgentWith(t, nil, on, policy, args...)
+}
+
+// runAgentWith is the same with more in its environment.
+func runAgentWith(t *testing.T, env []string, on *lab.Host, policy string, args ...string) *agentProcess {
+	t.Helper()
 	p := &agentProcess{t: t, dir: t.TempDir()}
 	if err := os.WriteFile(p.path("policy.yaml"), []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p.cmd = exec.Command("lifeline", append([]string{"agent", "--json", "--listen", "127.0.0.1:0", "--history", "none", "--policy", p.path("policy.yaml"),
 		"--audit", p.path("audit.jsonl"), "--socket", p.path("agent.sock"), "--shutdown-file", p.path("going")}, args...)...)
-	p.cmd.Stderr = &p.errs
+	p.cmd.Stderr, p.cmd.Env = &p.errs, append(os.Environ(), env...)
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -244,6 +251,71 @@ func TestAgentEvacuates(t *testing.T) {
 	if acts, err := audit.Read(p.path("audit.jsonl")); err != nil || len(acts) != 0 {
 		t.Errorf("%+v, %v", acts, err)
 	}
+}
+
+// systemd says that the machine goes down: it waits until what the node forwards is
+// reset, and no longer.
+func TestAgentHearsOfShutdown(t *testing.T) {
+	t.Parallel()
+	s := lab.NewStory(t, lab.NFTables)
+	socket := filepath.Join(t.TempDir(), "bus")
+	logind.StartBus(t, socket)
+	m := logind.Start(t, socket, &logind.Manager{Delay: 30 * time.Second})
+	p := runAgentWith(t, []string{"DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + socket}, s.Node, "acts:\n  evac: {on: shutdown}\n", "--netns", "self")
+	lock := m.Lock()
+	p.next("systemd waits for this agent at a shutdown")
+	conns := forwarded(t, s, 40)
+	m.Say(true)
+	if b := p.next("act begins"); b.Act != "evac" || !strings.HasPrefix(b.Why, "systemd") || b.Count != 40 {
+		t.Errorf("%+v", b)
+	}
+	lock.Released(t)
+	if acts, err := audit.Read(p.path("audit.jsonl")); err != nil || len(acts) != 1 || acts[0].Done != 40 || acts[0].Ended == nil {
+		t.Errorf("released before it was done: %+v, %v", acts, err)
+	}
+	for _, c := range conns {
+		if err := ended(c, 20*time.Second); !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("an end has %v", err)
+		}
+	}
+	p.next("act ended")
+	p.end()
+}
+
+// Without the rights nothing is done, and it says so: on the page, in the State, in
+// its log.
+func TestAgentWithoutRightsToAct(t *testing.T) {
+	t.Parallel()
+	cmd := nobodyCommand(t)
+	dir := filepath.Dir(cmd.Path)
+	policy := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(policy, []byte("acts:\n  cut: {on: [S001]}\n  evac: {on: shutdown}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = append(cmd.Args, "agent", "--json", "--listen", "127.0.0.1:0", "--history", "none", "--policy", policy,
+		"--audit", filepath.Join(dir, "audit.jsonl"), "--socket", filepath.Join(dir, "agent.sock"))
+	p := &agentProcess{t: t, cmd: cmd, dir: dir}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	p.out, p.said = out, bufio.NewScanner(out)
+	p.page = p.next("watching").Page
+	var now state.State
+	missing := func(about string) bool {
+		return slices.ContainsFunc(now.Blind, func(b state.Blind) bool { return b.Source == "acts" && strings.Contains(b.Error, about) })
+	}
+	eventually(t, "it to say what it cannot do", func() bool {
+		return json.Unmarshal([]byte(fetch(t, p.page+"api/v1/state")), &now) == nil && missing("allows cut") && missing("allows evac") && missing("audit log")
+	})
+	if text := fetch(t, p.page); !strings.Contains(text, "the policy allows cut, and this agent has not the right to do it") {
+		t.Error("the page does not say so")
+	}
+	p.end()
 }
 
 // A policy that comes to name a cgroup has its connections tuned, those that are
