@@ -34,18 +34,33 @@ func (f *actFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.shutdownFile, "shutdown-file", "", "`file` that says that this machine goes: whoever ends the agent while it is there has it evacuate first")
 }
 
+const (
+	// mostUntold is how many lines about acts wait for a log that is not read. It
+	// holds up no act; the audit log has them all.
+	mostUntold = 256
+
+	// lastWords is how long the log is waited for when all has ended.
+	lastWords = time.Second
+)
+
 // agentActs is what an agent does beside watching.
 type agentActs struct {
 	*guard.Guard
 	log          *slog.Logger
+	untold       chan state.Act
 	hook         *notice.Hook
 	shutdownFile string
 	changed      chan struct{} // the policy has
 }
 
 func newAgentActs(f *agentFlags, d *daemon.Daemon, of node.Namespaces, log *slog.Logger) *agentActs {
-	a := &agentActs{log: log, shutdownFile: f.acts.shutdownFile, changed: make(chan struct{}, 1)}
-	a.Guard = guard.New(guard.Options{Agent: d, Audit: f.acts.audit, Of: of, Told: func(act state.Act) { tellAct(log, &act) }})
+	a := &agentActs{log: log, shutdownFile: f.acts.shutdownFile, untold: make(chan state.Act, mostUntold), changed: make(chan struct{}, 1)}
+	a.Guard = guard.New(guard.Options{Agent: d, Audit: f.acts.audit, Of: of, Told: func(act state.Act) {
+		select {
+		case a.untold <- act:
+		default: // nobody reads the log
+		}
+	}})
 	a.hook = &notice.Hook{Path: f.acts.socket, Going: func(ctx context.Context, why string) (state.Act, error) {
 		return a.Evac(ctx, "notify-shutdown: "+why, 0)
 	}}
@@ -66,6 +81,13 @@ func (a *agentActs) setPolicy(p *policy.Policy, _ state.Policy) {
 // run acts until ctx ends, and hears of the end of this machine where there is a
 // policy, which alone can make something of it.
 func (a *agentActs) run(ctx context.Context, told bool) error {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		for act := range a.untold {
+			tellAct(a.log, &act)
+		}
+	}()
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = a.Run(ctx) }) // it returns nil
 	if told {
@@ -82,7 +104,13 @@ func (a *agentActs) run(ctx context.Context, told bool) error {
 		}
 	}
 	parts.Wait()
-	return a.Close()
+	err := a.Close() // nothing is done from here on
+	close(a.untold)
+	select {
+	case <-said:
+	case <-time.After(lastWords):
+	}
+	return err
 }
 
 func (a *agentActs) heardOfLogind(err error) {
