@@ -42,7 +42,7 @@ func measureAgent(ctx context.Context, args []string) error {
 	flags.IntVar(&f.connects, "connects", 500, "connections that come and go in a second")
 	flags.DurationVar(&f.span, "for", 2*time.Minute, "how long it is measured")
 	flags.DurationVar(&f.soak, "soak", 0, "how long it is watched for growth, in place of all else, such as 30m")
-	flags.IntVar(&f.crowd, "crowd", 0, "sockets of a second machine, on which only memory is limited, such as 200000; 0 = none")
+	flags.IntVar(&f.crowd, "crowd", 0, "sockets of a second machine, on which nothing comes and goes, such as 200000; 0 = none")
 	flags.IntVar(&f.clients, "clients", 1000, "event streams that are opened and not read; 0 = none")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -57,9 +57,14 @@ func measureAgent(ctx context.Context, args []string) error {
 	if f.soak > 0 {
 		return withAgent(ctx, &f, func(a *agentRun, node *busyNode) error { return soakAgent(ctx, &f, a, node) })
 	}
-	return withAgent(ctx, &f, func(a *agentRun, node *busyNode) error {
-		return errors.Join(agentCosts(ctx, &f, a, node), agentDelays(ctx, a, node))
+	err = withAgent(ctx, &f, func(a *agentRun, node *busyNode) error {
+		return errors.Join(agentCosts(ctx, &f, a, node), agentDelays(ctx, a, node), agentFlood(ctx, &f, a))
 	})
+	if err != nil || f.crowd == 0 {
+		return err
+	}
+	f.sockets, f.connects = f.crowd, 0
+	return withAgent(ctx, &f, func(a *agentRun, node *busyNode) error { return agentCosts(ctx, &f, a, node) })
 }
 
 // withAgent calls f with a busy machine and an agent that watches it.
@@ -98,6 +103,10 @@ func agentCosts(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode)
 	if err != nil {
 		return err
 	}
+	kept, err := a.recorded(ctx)
+	if err != nil {
+		return err
+	}
 	opened, events, began := node.opened(), a.page.events(), time.Now()
 	if err := a.sleep(ctx, f.span); err != nil {
 		return err
@@ -114,9 +123,10 @@ func agentCosts(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode)
 	t.row("processor, of one core", percent(share), "≤ "+percent(agentShare), share/agentShare)
 	t.row("  its BPF programs, whoever they ran for", fmt.Sprintf("%s, %.0f runs/s", percent((after.programs.Took-before.programs.Took).Seconds()/took.Seconds()),
 		float64(after.programs.Count-before.programs.Count)/took.Seconds()), "-", 0)
-	hooks := after.hooks.Took - before.hooks.Took
-	each := hooks / time.Duration(max(node.opened()-opened, 1))
-	t.row("  of it those in connect and accept, for each connection", fine(each), "≤ "+fine(connectAim), float64(each)/float64(connectAim))
+	if n := node.opened() - opened; n > 0 {
+		each := (after.hooks.Took - before.hooks.Took) / time.Duration(n)
+		t.row("  of it in the system calls of programs, for each connection, both ends", fmt.Sprintf("%.1f runs, %s", float64(after.hooks.Count-before.hooks.Count)/float64(n), fine(each)), "-", 0)
+	}
 	t.row("resident memory, the most", mebibytes(after.peak), "≤ "+mebibytes(agentMemory), float64(after.peak)/agentMemory)
 	t.row("  at the end", mebibytes(after.resident), "-", 0)
 	t.row("page updates", fmt.Sprintf("%.1f a minute, %.0f KiB each", float64(a.page.events()-events)/took.Minutes(), float64(a.page.size())/1024), "-", 0)
@@ -125,7 +135,10 @@ func agentCosts(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode)
 			t.row("  source "+src.Name, fmt.Sprintf("took %s, every %s", short(seconds(*src.Took)), short(seconds(src.Every))), "-", 0)
 		}
 	}
-	if err := a.historyRow(t); err != nil {
+	for _, b := range s.Blind {
+		t.row("  not seen, "+b.Source, b.Error, "-", 0)
+	}
+	if err := a.historyRow(ctx, t, kept); err != nil {
 		return err
 	}
 	if err := node.instead(ctx, t); err != nil {

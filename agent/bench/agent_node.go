@@ -60,7 +60,7 @@ type busyNode struct {
 
 // newBusyNode makes one on which nothing goes on yet.
 func newBusyNode(l *lab.Lab, dir string, f *agentFlags) *busyNode {
-	n := &busyNode{pod: l.Host("pod"), client: l.Host("client"), far: l.Host("far"), dir: dir, rate: max(f.connects/workers, 1), end: func() {}}
+	n := &busyNode{pod: l.Host("pod"), client: l.Host("client"), far: l.Host("far"), dir: dir, rate: f.connects / workers, end: func() {}}
 	l.Wire(n.pod, podAddress+"/24", n.client, clientAddress+"/24")
 	l.Wire(n.pod, podFar+"/24", n.far, farAddress+"/24")
 	n.pod.Route(clientNetwork, clientAddress)
@@ -73,19 +73,33 @@ func (n *busyNode) fill(ctx context.Context, sockets int) error {
 	const each = 15_000        // a process may have 20,000 files
 	connections := sockets / 2 // both ends are here
 	parts := (connections + each - 1) / each
+	type dialled struct {
+		holder
+		err error
+	}
+	started := make(chan dialled, parts)
+	begun, failed := 0, error(nil)
 	for i := range parts {
 		address := net.JoinHostPort(podAddress, strconv.Itoa(8080+i))
 		share := connections/parts + min(1, connections%parts/(i+1))
-		for _, h := range []struct {
-			on   *lab.Host
-			args []string
-		}{{n.pod, []string{"serve", address}}, {n.client, []string{"dial", address, strconv.Itoa(share), "0", strconv.Itoa(clients)}}} {
-			started, err := startHolder(ctx, h.on, h.args...)
-			if err != nil {
-				return fmt.Errorf("process to hold connections: %w", err)
-			}
-			n.all = append(n.all, started)
+		server, err := startHolder(ctx, n.pod, "serve", address)
+		if failed = err; err != nil {
+			break
 		}
+		n.all, begun = append(n.all, server), begun+1
+		go func() {
+			client, err := startHolder(ctx, n.client, "dial", address, strconv.Itoa(share), "0", strconv.Itoa(clients))
+			started <- dialled{client, err}
+		}()
+	}
+	for range begun {
+		client := <-started
+		if failed = errors.Join(failed, client.err); client.err == nil {
+			n.all = append(n.all, client.holder)
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("processes to hold connections: %w", failed)
 	}
 	return n.work(ctx)
 }

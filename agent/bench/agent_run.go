@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +37,6 @@ type agentRun struct {
 	reading sync.WaitGroup
 	end     context.CancelFunc
 	ended   chan error
-	samples func() int
 }
 
 // startAgent starts one that keeps its history in dir.
@@ -221,21 +221,37 @@ func add(to *opener.Runs, one opener.Runs) {
 // countPrograms has the kernel count runs of BPF programs.
 func (a *agentRun) countPrograms() (io.Closer, error) { return opener.CountRuns() }
 
-// historyRow says how many bytes a sample of the history takes: one count of one
-// series at one time.
-func (a *agentRun) historyRow(t *table) error {
-	var size int64
-	for _, end := range []string{"", "-wal"} {
-		if info, err := os.Stat(a.history + end); err == nil {
-			size += info.Size()
-		}
+// recorded is how large the history is.
+func (a *agentRun) recorded(ctx context.Context) (s state.Span, err error) {
+	text, err := a.get(ctx, "api/v1/history/span")
+	if err != nil {
+		return s, err
 	}
-	samples := a.page.samples()
-	if samples == 0 {
-		return errors.New("there is no history")
+	return s, json.Unmarshal([]byte(text), &s)
+}
+
+// historyRow says how many bytes a sample of the history took since an earlier
+// moment: one count of one series at one time. What a file has before its first
+// record, and what the first of all series takes, is not of it.
+func (a *agentRun) historyRow(ctx context.Context, t *table, before state.Span) error {
+	after, err := a.recorded(ctx)
+	if err != nil {
+		return err
 	}
-	t.row("history, for each of some samples", fmt.Sprintf("%.2f bytes of %d samples, %d KiB", float64(size)/float64(samples), samples, size>>10), fmt.Sprintf("≤ %d bytes", agentSample),
-		float64(size)/float64(samples)/agentSample)
+	text, err := a.get(ctx, "api/v1/history/at?most=20000&time="+url.QueryEscape(time.Now().Format(time.RFC3339)))
+	if err != nil {
+		return err
+	}
+	var past state.Past
+	if err := json.Unmarshal([]byte(text), &past); err != nil {
+		return err
+	}
+	samples := (after.Records - before.Records) * len(past.Groups)
+	if samples <= 0 {
+		return errors.New("nothing was added to the history")
+	}
+	each := float64(after.Bytes-before.Bytes) / float64(samples)
+	t.row("history, for each of some samples", fmt.Sprintf("%.2f bytes of %d", each, samples), fmt.Sprintf("≤ %d bytes", agentSample), each/agentSample)
 	return nil
 }
 
@@ -243,15 +259,13 @@ func (a *agentRun) historyRow(t *table) error {
 type pageReader struct {
 	url string
 
-	mu      sync.Mutex
-	latest  *state.State
-	at      time.Time
-	news    chan struct{} // closed when there is another
-	count   int
-	bytes   int
-	written int       // samples of the history
-	next    time.Time // of them
-	failed  error
+	mu     sync.Mutex
+	latest *state.State
+	at     time.Time
+	news   chan struct{} // closed when there is another
+	count  int
+	bytes  int
+	failed error
 }
 
 func newPageReader(url string) *pageReader {
@@ -296,10 +310,6 @@ func (p *pageReader) stream(ctx context.Context) error {
 func (p *pageReader) take(at time.Time, s *state.State, size int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !s.Totals.Looked.IsZero() && !at.Before(p.next) {
-		p.written += len(s.Links)
-		p.next = at.Add(10 * time.Second)
-	}
 	p.latest, p.at, p.bytes = s, at, size
 	p.count++
 	close(p.news)
@@ -309,7 +319,6 @@ func (p *pageReader) take(at time.Time, s *state.State, size int) {
 func (p *pageReader) state() *state.State { p.mu.Lock(); defer p.mu.Unlock(); return p.latest }
 func (p *pageReader) events() int         { p.mu.Lock(); defer p.mu.Unlock(); return p.count }
 func (p *pageReader) size() int           { p.mu.Lock(); defer p.mu.Unlock(); return p.bytes }
-func (p *pageReader) samples() int        { p.mu.Lock(); defer p.mu.Unlock(); return p.written }
 
 // until waits until the page shows something, and returns when it came.
 func (p *pageReader) until(ctx context.Context, bound time.Duration, shows func(*state.State) bool) (*state.State, time.Time, error) {
