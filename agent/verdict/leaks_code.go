@@ -46,7 +46,7 @@ func siteFinding(s *LeakSite) Finding {
 		at = s.OpenedAt
 	}
 	opened := "by code that is not known"
-	if at.Func != "" {
+	if at.Func != "" && (at.Line > 0 || s.AskedBy.Func != "") { // not a function of the C library
 		opened = fmt.Sprintf("in %s (%s)", at.Func, where(at))
 	}
 	f := Finding{
