@@ -23,6 +23,7 @@ at dpkg --install /tmp/lifeline.deb >&2
 at lifeline check --no-probe --for 100ms >tmp/found || [ $? -eq 1 ] # 1 = it found something, which is its job
 grep -q '^Rights: ' tmp/found
 at lifeline version >&2
+[ -s usr/share/man/man1/lifeline-agent.1.gz ] # the unit names it
 at bash -n /usr/share/bash-completion/completions/lifeline
 [ -s usr/lib/systemd/system/lifeline.service ] && [ ! -e etc/systemd/system/multi-user.target.wants/lifeline.service ]
 echo '# mine' >>etc/lifeline/policy.yaml
