@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/lab/websocket"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
+	"github.com/lifeline-go/lifeline/internal/need"
 )
 
 var storyConnections = flag.Int("story", 1000, "connections of TestAgentStory; 4224 in the true one")
@@ -167,27 +169,42 @@ func newStory(t *testing.T, n int) *story {
 		}
 	}, "websocket-server", "--listen", "0.0.0.0:8080", "--heartbeat", "30s")
 	<-ready
-	receiver := &http.Server{Handler: http.HandlerFunc(s.receive)}
-	listener := s.LB.Listen("tcp", storyWebhook)
-	go func() { _ = receiver.Serve(listener) }()
-	t.Cleanup(func() { receiver.Close() })
+	s.alertmanager(t)
 	s.connect(t)
 	s.agent = runAgentOn(t, s.LB, fmt.Sprintf("acts:\n  cut: {on: [S001], per_second: %d}\nignore:\n  codes: [L001]\n", storyRate),
 		"--netns", "self", "--history", s.past, "--webhook", "http://"+storyWebhook+"/api/v2/alerts")
 	return s
 }
 
-// receive is what an Alertmanager would be told.
-func (s *story) receive(_ http.ResponseWriter, r *http.Request) {
-	var alerts []struct{ Labels, Annotations map[string]string }
-	if json.NewDecoder(r.Body).Decode(&alerts) != nil {
-		return
+// alertmanager starts a real one beside the clients.
+func (s *story) alertmanager(t *testing.T) {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "alertmanager.yml")
+	if err := os.WriteFile(config, []byte("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	cmd := exec.Command(need.Program(t, "prometheus-alertmanager"), "--config.file="+config, "--storage.path="+t.TempDir(),
+		"--web.listen-address="+storyWebhook, "--cluster.listen-address=")
+	if err := s.LB.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	eventually(t, "Alertmanager to listen", func() bool { return s.fetch("http://"+storyWebhook+"/-/ready") == "OK" })
+}
+
+// alerted reports that Alertmanager has the finding, as one alert.
+func (s *story) alerted() bool {
+	var alerts []struct{ Labels, Annotations map[string]string }
+	if json.Unmarshal([]byte(s.fetch("http://"+storyWebhook+"/api/v2/alerts")), &alerts) != nil {
+		return false
+	}
+	found := 0
 	for _, a := range alerts {
 		if a.Labels["code"] == "S001" && strings.Contains(a.Annotations["summary"], s.words()) {
-			s.seen.note("webhook")
+			found++
 		}
 	}
+	return found == 1
 }
 
 // words are in every telling of the finding.
@@ -208,8 +225,11 @@ func (s *story) connect(t *testing.T) {
 	eventually(t, "all connections to open", func() bool { open, _, _ := s.ends.counts(); return open == processes+1 })
 }
 
-func (s *story) get(path string) string {
-	r, err := s.client.Get(s.agent.page + path)
+func (s *story) get(path string) string { return s.fetch(s.agent.page + path) }
+
+// fetch is what is served, "" when nothing is.
+func (s *story) fetch(url string) string {
+	r, err := s.client.Get(url)
 	if err != nil {
 		return ""
 	}
@@ -239,6 +259,7 @@ func (s *story) follow(t *testing.T, where string, every time.Duration, shows fu
 func (s *story) watch(t *testing.T) {
 	s.follow(t, "page", storyPoll, func() bool { return strings.Contains(s.get(""), s.words()) })
 	s.follow(t, "state", storyPoll, func() bool { return s.oneFinding() == nil })
+	s.follow(t, "alert", storyPoll, s.alerted)
 	s.follow(t, "metrics", storyPoll, func() bool {
 		return strings.Contains(s.get("metrics"), fmt.Sprintf("\nlifeline_finding_connections{code=\"S001\",promise=\"silence\"} %d\n", s.n))
 	})
@@ -320,7 +341,7 @@ func TestAgentStory(t *testing.T) {
 	if !strings.Contains(f.Title, s.words()) {
 		t.Errorf("the finding is %q", f.Title)
 	}
-	places := []string{"log", "page", "state", "metrics", "top", "webhook"}
+	places := []string{"log", "page", "state", "metrics", "top", "alert"}
 	eventually(t, "the finding everywhere", func() bool { return s.seen.all(places...) })
 	done := s.agent.next("act ended")
 	if done.Act != "cut" || done.Done != s.n || done.Left != 0 || done.Error != "" {
