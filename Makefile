@@ -23,13 +23,15 @@ build: ## make bin/lifeline, a static program
 test: ## install what the tests need, check everything, run every test
 	@scripts/test
 
-soak: ## ten minutes of lost packets: no living peer may be called silent; half an hour of busy servers: no leak; agents and their writers killed 300 times
+soak: build ## ten minutes of lost packets: no living peer may be called silent; half an hour of busy servers: no leak; agents and their writers killed 300 times; half an hour of an agent that does not grow
 	@scripts/setup
 	@cd agent && go test -count=1 -timeout 30m ./verdict -rounds 20
 	@cd agent && $(GOTEST) -timeout 30m -v -run TestLossIsNoSilence ./node -soak 10m
 	@cd agent && $(GOTEST) -timeout 30m -v -run TestKilledAtAnyMoment ./history -rounds 200
 	@cd agent && $(GOTEST) -timeout 30m -v -run TestAgentKilledAtAnyMoment ./cmd/lifeline -kills 100
 	@cd agent && $(GOTEST) -timeout 45m -v -run TestHealthyServers ./lab/leaker -soak 30m
+	@CGO_ENABLED=0 go build -C agent -trimpath -buildvcs=false -o ../bin/bench ./bench
+	@scripts/as-root bin/bench agent -soak 30m
 
 bench: build ## measure everything beside what there is without Lifeline, in some minutes
 	@scripts/setup bench

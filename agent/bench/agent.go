@@ -159,12 +159,13 @@ func agentDelays(ctx context.Context, a *agentRun, node *busyNode) error {
 		name string
 		make func() error
 		seen func(*state.State) bool
+		aim  time.Duration // 0: it is not for the page alone
 	}{
-		{fmt.Sprintf("%d connections to a new peer are opened", many), func() error { return node.openFar(ctx, many) }, func(s *state.State) bool { return peerCount(s, farAddress) >= many }},
-		{"all of them end", func() error { node.closeFar(); return nil }, func(s *state.State) bool { return peerCount(s, farAddress) == 0 }},
-		{fmt.Sprintf("%d listeners come", listeners), func() error { return node.listenFar(listeners) }, nil},
-		{fmt.Sprintf("%d connections are opened again", many), func() error { return node.openFar(ctx, many) }, func(s *state.State) bool { return peerCount(s, farAddress) >= many }},
-		{"their peer dies, while it is sent to", func() error { node.far.Unplug(); return nil }, func(s *state.State) bool { return silentPeer(s, farAddress) != nil }},
+		{fmt.Sprintf("%d connections to a new peer are opened", many), func() error { return node.openFar(ctx, many) }, func(s *state.State) bool { return peerCount(s, farAddress) >= many }, agentDelay},
+		{"all of them end", func() error { node.closeFar(); return nil }, func(s *state.State) bool { return peerCount(s, farAddress) == 0 }, agentDelay},
+		{fmt.Sprintf("%d listeners come", listeners), func() error { return node.listenFar(listeners) }, nil, 0},
+		{fmt.Sprintf("%d connections are opened again", many), func() error { return node.openFar(ctx, many) }, func(s *state.State) bool { return peerCount(s, farAddress) >= many }, agentDelay},
+		{"their peer dies, while it is sent to", func() error { node.far.Unplug(); return nil }, func(s *state.State) bool { return silentPeer(s, farAddress) != nil }, 0},
 	} {
 		seen := fact.seen
 		if seen == nil {
@@ -179,7 +180,7 @@ func agentDelays(ctx context.Context, a *agentRun, node *busyNode) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", fact.name, err)
 		}
-		t.took(fact.name, at.Sub(happened), agentDelay)
+		t.took(fact.name, at.Sub(happened), fact.aim)
 		if f := silentPeer(s, farAddress); f != nil && f.First.After(happened) {
 			t.took("  the page, after the verdict", at.Sub(f.First), agentDelay)
 		}

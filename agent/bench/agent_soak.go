@@ -51,6 +51,7 @@ func soakAgent(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode) 
 		f.soak, a.page.state().Totals.Sockets, node.opened()-opened, node.started(), node.namespaces())
 	t.row("processor, of one core", percent(share), "≤ "+percent(agentShare), share/agentShare)
 	t.row("resident memory, the most", mebibytes(last.peak), "≤ "+mebibytes(agentMemory), float64(last.peak)/agentMemory)
+	var grown []error
 	for _, g := range []struct {
 		name string
 		of   func(*sampled) float64
@@ -65,8 +66,11 @@ func soakAgent(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode) 
 	} {
 		grows := slope(all[len(all)/2:], g.of) * float64(time.Hour)
 		t.row(g.name+", growth in an hour", g.show(grows), "≤ "+g.show(g.flat), max(grows, 0)/g.flat)
+		if grows > g.flat {
+			grown = append(grown, fmt.Errorf("%s grows by %s an hour", g.name, g.show(grows)))
+		}
 	}
-	return t.print()
+	return errors.Join(t.print(), errors.Join(grown...))
 }
 
 func (a *agentRun) sample(ctx context.Context, at time.Duration) (s sampled, err error) {
