@@ -200,7 +200,7 @@ func (p *page) connections(s *Screen) []line {
 		return append(section("Connections"), lineOf(warned, "  They cannot be told: "+p.conns.Err))
 	}
 	c := &p.conns.Connections
-	title := fmt.Sprintf("%s, in the census of %s", many(c.Total, "connection"), s.clock(c.Time))
+	title := fmt.Sprintf("%s%s, in the census of %s", many(c.Total, "connection"), p.everywhere(s), s.clock(c.Time))
 	if c.Total > len(c.List) {
 		title += fmt.Sprintf("; the %d that would go unnoticed longest (c shows all)", len(c.List))
 	}
@@ -248,9 +248,20 @@ func (p *page) peerPage(s *Screen) []line {
 	return append(lines, p.connections(s)...)
 }
 
+// everywhere says that what is asked about a peer is about all that have its
+// address, where there is more than one.
+func (p *page) everywhere(s *Screen) string {
+	for i := range s.shown.Peers {
+		if o := &s.shown.Peers[i]; p.peer.Peer != "" && o.Peer == p.peer.Peer && o.Netns != p.peer.Netns {
+			return ", in all network namespaces"
+		}
+	}
+	return ""
+}
+
 // whatIf says what the death of the peer would do.
 func (p *page) whatIf(s *Screen) []line {
-	title := section("If it dies now without a word")
+	title := section("If it dies now without a word" + p.everywhere(s))
 	switch {
 	case p.loss == nil:
 		return append(title, lineOf(dim, "  asking"))

@@ -93,7 +93,7 @@ func (s *Screen) timeLine(height int) []line {
 	lines = append(lines, lineOf(plain, "  "+bars(counts, room)))
 	if height > 10 {
 		first, last := got.Points[0].Time, got.Points[len(got.Points)-1].Time
-		lines = append(lines, lineOf(dim, fmt.Sprintf("  %s to %s: %s to %s connections; a blank: nothing was written", s.moment(first), s.clock(last), verdict.Number(least), verdict.Number(most))), nil)
+		lines = append(lines, lineOf(dim, fmt.Sprintf("  %s to %s: %s to %s connections; blank: not written", s.moment(first), s.clock(last), verdict.Number(least), verdict.Number(most))), nil)
 	}
 	return lines
 }
@@ -134,7 +134,7 @@ func pastRows(s *Screen) []row {
 		return nil
 	}
 	var rows []row
-	for i := range s.past.got.Findings {
+	for i := len(s.past.got.Findings) - 1; i >= 0; i-- { // the latest first
 		f := &s.past.got.Findings[i]
 		if f.Cause != "" {
 			continue

@@ -207,12 +207,13 @@ func leakVerdict(v string) cell {
 	return cell{text: v, is: true}
 }
 
-// place is a line of source in short.
+// place is a line of source in short: without the path of its package.
 func place(c *state.Call) string {
+	name := c.Function[strings.LastIndex(c.Function, "/")+1:]
 	if c.Line == 0 {
-		return c.Function
+		return name
 	}
-	return fmt.Sprintf("%s (%s:%d)", c.Function, c.File[strings.LastIndex(c.File, "/")+1:], c.Line)
+	return fmt.Sprintf("%s (%s:%d)", name, c.File[strings.LastIndex(c.File, "/")+1:], c.Line)
 }
 
 // opener is the line that asked, or where that is not known the one that opened.

@@ -17,6 +17,10 @@ import (
 // askTime is how long a question of lifeline top may take.
 const askTime = 20 * time.Second
 
+// leastStep is the shortest step of a time line: a record comes every 10 s or a
+// little later, and no step shall be without one.
+const leastStep = 30 * time.Second
+
 // source is where lifeline top knows what it shows from.
 type source interface {
 	tty.Source
@@ -81,7 +85,7 @@ func (r *remote) past(ctx context.Context, p *top.Past, out *top.Answer) (err er
 		from = *out.Span.First
 	}
 	step := (p.To.Sub(from) / time.Duration(max(p.Steps, 1))).Truncate(time.Second)
-	if out.Points, err = r.Range(ctx, from, p.To, max(step, 10*time.Second)); err != nil {
+	if out.Points, err = r.Range(ctx, from, p.To, max(step, leastStep)); err != nil {
 		return err
 	}
 	out.Findings, err = r.PastFindings(ctx, from, p.To)
