@@ -107,6 +107,9 @@ func (g *Guard) evacuate(ctx context.Context, p *policy.Evac, who string, most t
 	a.Left = len(r.Flows) - r.Begun + r.Unanswered
 	a.Done = len(r.Flows) - a.Left
 	text := fmt.Sprintf("%s of %s reset in %s", verdict.Number(a.Done), forwarded(len(r.Flows)), bound.Format(time.Since(start)))
+	if len(r.Flows) == 0 {
+		text = "this machine forwards no connection"
+	}
 	if r.Unanswered > 0 {
 		text += fmt.Sprintf(", %s had an end that did not answer", verdict.Number(r.Unanswered))
 	}
