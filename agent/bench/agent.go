@@ -103,10 +103,6 @@ func agentCosts(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode)
 	if err != nil {
 		return err
 	}
-	kept, err := a.recorded(ctx)
-	if err != nil {
-		return err
-	}
 	opened, events, began := node.opened(), a.page.events(), time.Now()
 	if err := a.sleep(ctx, f.span); err != nil {
 		return err
@@ -137,9 +133,6 @@ func agentCosts(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode)
 	}
 	for _, b := range s.Blind {
 		t.row("  not seen, "+b.Source, b.Error, "-", 0)
-	}
-	if err := a.historyRow(ctx, t, kept); err != nil {
-		return err
 	}
 	if err := node.instead(ctx, t); err != nil {
 		return err

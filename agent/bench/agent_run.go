@@ -221,24 +221,18 @@ func add(to *opener.Runs, one opener.Runs) {
 // countPrograms has the kernel count runs of BPF programs.
 func (a *agentRun) countPrograms() (io.Closer, error) { return opener.CountRuns() }
 
-// recorded is how large the history is.
-func (a *agentRun) recorded(ctx context.Context) (s state.Span, err error) {
+// historyRow says how many bytes a sample of the history takes, the file and all:
+// one count of one series at one time. It is for a history that is some time old.
+func (a *agentRun) historyRow(ctx context.Context, t *table) error {
 	text, err := a.get(ctx, "api/v1/history/span")
-	if err != nil {
-		return s, err
-	}
-	return s, json.Unmarshal([]byte(text), &s)
-}
-
-// historyRow says how many bytes a sample of the history took since an earlier
-// moment: one count of one series at one time. What a file has before its first
-// record, and what the first of all series takes, is not of it.
-func (a *agentRun) historyRow(ctx context.Context, t *table, before state.Span) error {
-	after, err := a.recorded(ctx)
 	if err != nil {
 		return err
 	}
-	text, err := a.get(ctx, "api/v1/history/at?most=20000&time="+url.QueryEscape(time.Now().Format(time.RFC3339)))
+	var span state.Span
+	if err := json.Unmarshal([]byte(text), &span); err != nil {
+		return err
+	}
+	text, err = a.get(ctx, "api/v1/history/at?most=20000&time="+url.QueryEscape(time.Now().Format(time.RFC3339)))
 	if err != nil {
 		return err
 	}
@@ -246,11 +240,11 @@ func (a *agentRun) historyRow(ctx context.Context, t *table, before state.Span) 
 	if err := json.Unmarshal([]byte(text), &past); err != nil {
 		return err
 	}
-	samples := (after.Records - before.Records) * len(past.Groups)
+	samples := span.Records * len(past.Groups)
 	if samples <= 0 {
-		return errors.New("nothing was added to the history")
+		return errors.New("there is no history")
 	}
-	each := float64(after.Bytes-before.Bytes) / float64(samples)
+	each := float64(span.Bytes) / float64(samples)
 	t.row("history, for each of some samples", fmt.Sprintf("%.2f bytes of %d", each, samples), fmt.Sprintf("≤ %d bytes", agentSample), each/agentSample)
 	return nil
 }

@@ -70,6 +70,9 @@ func soakAgent(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode) 
 			grown = append(grown, fmt.Errorf("%s grows by %s an hour", g.name, g.show(grows)))
 		}
 	}
+	if err := a.historyRow(ctx, t); err != nil {
+		return err
+	}
 	return errors.Join(t.print(), errors.Join(grown...))
 }
 
