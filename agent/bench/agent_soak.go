@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,7 +49,7 @@ func soakAgent(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode) 
 	}
 	last := all[len(all)-1]
 	share := float64(last.cpu-all[0].cpu) / float64(last.at-all[0].at)
-	t := newTable("lifeline agent over %v: %d sockets, %d connections, %d processes and %d namespaces came and went; growth is that of the second half, by its slope",
+	t := newTable("lifeline agent over %v: %d sockets, %d connections, %d processes and %d namespaces came and went; growth is the slope of the least of each tenth",
 		f.soak, a.page.state().Totals.Sockets, node.opened()-opened, node.started(), node.namespaces())
 	t.row("processor, of one core", percent(share), "≤ "+percent(agentShare), share/agentShare)
 	t.row("resident memory, the most", mebibytes(last.peak), "≤ "+mebibytes(agentMemory), float64(last.peak)/agentMemory)
@@ -64,7 +66,7 @@ func soakAgent(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode) 
 		{"files", func(s *sampled) float64 { return float64(s.files) }, func(v float64) string { return fmt.Sprintf("%+.1f", v) }, flatCount},
 		{"threads", func(s *sampled) float64 { return float64(s.threads) }, func(v float64) string { return fmt.Sprintf("%+.1f", v) }, flatCount},
 	} {
-		grows := slope(all[len(all)/2:], g.of) * float64(time.Hour)
+		grows := slope(least(all, g.of), g.of) * float64(time.Hour)
 		t.row(g.name+", growth in an hour", g.show(grows), "≤ "+g.show(g.flat), max(grows, 0)/g.flat)
 		if grows > g.flat {
 			grown = append(grown, fmt.Errorf("%s grows by %s an hour", g.name, g.show(grows)))
@@ -96,6 +98,16 @@ func (a *agentRun) sample(ctx context.Context, at time.Duration) (s sampled, err
 		}
 	}
 	return s, nil
+}
+
+// least are those of each tenth: what is above is what the collector has not got to
+// yet.
+func least(all []sampled, of func(*sampled) float64) (few []sampled) {
+	tenth := max(len(all)/10, 1)
+	for part := range slices.Chunk(all, tenth) {
+		few = append(few, slices.MinFunc(part, func(a, b sampled) int { return cmp.Compare(of(&a), of(&b)) }))
+	}
+	return few
 }
 
 // slope is that of the line that fits best, for each nanosecond.
