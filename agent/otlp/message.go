@@ -76,6 +76,12 @@ func anyValue(v any) *common.AnyValue {
 		return word("", v).Value
 	case int:
 		return number("", v).Value
+	case int32:
+		return number("", int(v)).Value
+	case int64:
+		return number("", int(v)).Value
+	case uint32:
+		return number("", int(v)).Value
 	case bool:
 		return &common.AnyValue{Value: &common.AnyValue_BoolValue{BoolValue: v}}
 	case float64:

@@ -122,7 +122,7 @@ func at(seq int) *state.State {
 	s.Totals = state.Totals{Sockets: 3, Families: map[string]int{"ipv4": 3}, Looked: began}
 	s.Findings = []state.Finding{
 		{Finding: verdict.Finding{Code: "S001", Promise: verdict.Silence, Severity: verdict.Fail, Title: "10.77.1.2 is silent", Why: "It is dead.", Fix: []string{"lifeline cut"},
-			Subject: verdict.Values{{Key: "peer", V: "10.77.1.2"}}, Evidence: verdict.Values{{Key: "connections", V: 4224}, {Key: "rtt_ms", V: nil}, {Key: "share", V: 0.5}}},
+			Subject: verdict.Values{{Key: "peer", V: "10.77.1.2"}}, Evidence: verdict.Values{{Key: "connections", V: 4224}, {Key: "netns", V: uint32(4026532593)}, {Key: "rtt_ms", V: nil}, {Key: "share", V: 0.5}}},
 			ID: "one", First: began, Count: 4224, Times: 1},
 		{Finding: verdict.Finding{Code: "S002", Title: "hidden"}, ID: "two", Cause: "one"},
 	}
@@ -156,7 +156,7 @@ func TestSends(t *testing.T) {
 		t.Errorf("%v\n%v", first, last)
 	}
 	said := fmt.Sprint(first.Attributes)
-	for _, want := range []string{"S001", "4224", "rtt_ms", "lifeline cut", "double_value:0.5"} {
+	for _, want := range []string{"S001", "4224", "rtt_ms", "lifeline cut", "double_value:0.5", "int_value:4026532593"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not among %s", want, said)
 		}
