@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/web/chromium"
@@ -153,27 +154,32 @@ func testScale(t *testing.T, b *chromium.Browser) {
 			}
 		})
 	}
-	for _, key := range []string{"1", "j", "Enter", "k", "Enter", "2", "3", "5", "j", "Enter", "/", "d", "o", "c", "k", "Escape", "6", "9", "2"} {
-		p.Keys(key)
+	var costly time.Duration
+	what := ""
+	do := func(name string, act func()) {
+		before := p.Busy()
+		act()
 		next()
 		painted(p)
+		if took := p.Busy() - before; took > costly {
+			costly, what = took, name
+		}
 	}
-	p.Click(".choice[aria-label^='How many'] button:last-child") // all that there are
-	next()
-	painted(p)
+	for _, key := range []string{"1", "j", "Enter", "k", "Enter", "2", "3", "5", "j", "Enter", "/", "d", "o", "c", "k", "Escape", "6", "9", "2"} {
+		do("the key "+key, func() { p.Keys(key) })
+	}
+	do("all links", func() { p.Click(".choice[aria-label^='How many'] button:last-child") })
 	p.Eval(`document.querySelector("canvas").scrollIntoView()`, nil)
 	for x := 300.0; x < 1000; x += 70 {
-		p.Drag(x, 300, x+30, 420) // over what is drawn
-		next()
+		do("over the picture", func() { p.Drag(x, 300, x+30, 420) })
 	}
-	painted(p)
 	p.Keys("Escape")
 	p.Until(`!document.querySelector(".drawer")`)
-	p.Click("main tbody td.links a")
-	p.Until(`document.querySelectorAll(".drawer tbody tr").length > 0`)
-	p.Click(".pager button:last-child")
-	next()
-	painted(p)
+	do("connections", func() {
+		p.Click("main tbody td.links a")
+		p.Until(`document.querySelectorAll(".drawer tbody tr").length > 0`)
+	})
+	do("more connections", func() { p.Click(".pager button:last-child") })
 	p.Eval("new Promise(ok => setTimeout(ok, 300))", nil) // entries come late
 	var slowest map[string]float64
 	p.Eval(`slowest`, &slowest)
@@ -181,9 +187,10 @@ func testScale(t *testing.T, b *chromium.Browser) {
 	for _, took := range slowest {
 		worst = max(worst, took)
 	}
-	t.Logf("with %d sockets the slowest interaction took %.0f ms: %v", sockets, worst, slowest)
-	if worst == 0 || worst > 1500 { // 100 ms is the aim; the machine of a test may be very busy
-		t.Errorf("the slowest interaction took %.0f ms", worst)
+	t.Logf("with %d sockets the costliest interaction was %q, with %v of the page's thread, a new State included; the slowest took %.0f ms, with whatever else this machine did: %v",
+		sockets, what, costly, worst, slowest)
+	if costly > 300*time.Millisecond || worst == 0 || worst > 10_000 { // 100 ms is the aim
+		t.Errorf("%q cost %v; the slowest interaction took %.0f ms", what, costly, worst)
 	}
 	// Many States at once are few updates.
 	var before, after int

@@ -81,7 +81,7 @@ export function graphOf(links: Link[]): Graph {
 }
 
 /** rounds are enough for a good order, and with many nodes no more than somebody waits for without noticing. */
-const rounds = (nodes: number): number => Math.round(Math.max(25, Math.min(120, 4000 / nodes)));
+const rounds = (nodes: number): number => Math.round(Math.max(25, Math.min(120, 2400 / nodes)));
 
 /** arrange places a graph: x of a node is its column, y is in pixels. Nodes that were there before begin where they were. */
 export function arrange(g: Graph, gap: number, before: ReadonlyMap<string, number>): void {

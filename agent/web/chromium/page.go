@@ -50,7 +50,7 @@ func (b *Browser) Page(t testing.TB) *Page {
 		delete(b.pages, attached.Session)
 		b.mu.Unlock()
 	})
-	for _, domain := range []string{"Page", "Runtime", "Network", "Log"} {
+	for _, domain := range []string{"Page", "Runtime", "Network", "Log", "Performance"} {
 		p.call(domain+".enable", nil, nil)
 	}
 	p.Size(1280, 900)
@@ -282,6 +282,26 @@ func (p *Page) Keys(keys ...string) {
 func (p *Page) Type(text string) {
 	p.t.Helper()
 	p.call("Input.insertText", object{"text": text}, nil)
+}
+
+// Busy is how long the page has been computing so far: scripts, layout and painting,
+// in processor time of its main thread, which is the same on a busy machine.
+func (p *Page) Busy() time.Duration {
+	p.t.Helper()
+	var got struct {
+		Metrics []struct {
+			Name  string
+			Value float64
+		}
+	}
+	p.call("Performance.getMetrics", nil, &got)
+	for _, m := range got.Metrics {
+		if m.Name == "ThreadTime" {
+			return time.Duration(m.Value * float64(time.Second))
+		}
+	}
+	p.t.Fatal("the browser does not say how long it computed")
+	return 0
 }
 
 // Size makes the window so large.
