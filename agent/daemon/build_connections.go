@@ -62,24 +62,27 @@ func connections(m *fact.Machine, q state.Query) (state.Connections, error) {
 			return out, err
 		}
 	}
+	var found []*state.Connection
 	for i := range m.Sockets {
 		s := &m.Sockets[i]
 		if !s.Remote.IsValid() || s.Remote.Port() == 0 || !filter.Match(m, s) || q.State != "" && !strings.EqualFold(s.StateName(), q.State) {
 			continue
 		}
-		out.List = append(out.List, connectionOf(m, s))
+		c := connectionOf(m, s)
+		found = append(found, &c)
 	}
-	out.Total = len(out.List)
-	slices.SortStableFunc(out.List, func(a, b state.Connection) int {
-		return cmp.Or(order(&a, &b), cmp.Compare(a.Cookie, b.Cookie))
+	out.Total = len(found)
+	slices.SortStableFunc(found, func(a, b *state.Connection) int { // pointers: there may be 100,000, and each is large
+		return cmp.Or(order(a, b), cmp.Compare(a.Cookie, b.Cookie))
 	})
-	after := min(max(q.After, 0), len(out.List))
+	after := min(max(q.After, 0), len(found))
 	most := q.Most
 	if most <= 0 {
 		most = usualConnections
 	}
-	most = min(most, mostConnections, len(out.List)-after)
-	out.List = slices.Clone(out.List[after : after+most])
+	for _, c := range found[after : after+min(most, mostConnections, len(found)-after)] {
+		out.List = append(out.List, *c)
+	}
 	return out, nil
 }
 
