@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// What may grow in an hour, and still count as flat: the noise of a collector of
-// garbage, not a leak.
+// What may grow in an hour, and still count as flat: half an hour cannot tell less
+// from what the collector of garbage, and what happens to be open, come to.
 const (
-	flatMemory = 8 << 20
-	flatCount  = 10
+	flatMemory = 24 << 20
+	flatCount  = 20
 )
 
 // sampled is the agent at one moment of a soak.
