@@ -77,6 +77,7 @@ type Daemon struct {
 	// meanwhile.
 	looking sync.RWMutex
 	census  *fact.Machine
+	purse   purse // of the census
 }
 
 // New returns a Daemon that has not begun. It looks at nothing yet.

@@ -20,15 +20,13 @@ const (
 	peersBound  = 2 * time.Minute  // without a look of the watch of peers, which are 30 s apart at the most
 	again       = 10 * time.Second // after a watch that failed
 
-	// Each look is followed by so many times what it took of a processor: a census
-	// takes 0.5 % at the most, and all looks less than 1 %. They come at least as
-	// often as rare.
+	// Each look is followed by a rest of so many times what it took of a processor,
+	// see [purse]: censuses take 0.5 % at the most, and all looks less than 1 %.
 	censusRest    = 200
 	leaksRest     = 500
 	endsRest      = 1000 // at the other ends of what leaks
 	callsRest     = 1000
 	conntrackRest = 1000
-	rare          = 2 * time.Minute
 
 	// unanswered is for how long a request must wait to be listed.
 	unanswered = 5 * time.Second
@@ -140,12 +138,8 @@ func (d *Daemon) lookCensus(ctx context.Context, n *node.Node) (time.Duration, e
 	if first {
 		d.hurry(fromCalls)
 	}
-	return paced(censusEvery, c.cost*censusRest), nil
+	return d.purse.pay(time.Now(), c.cost, censusRest, censusEvery, rare), nil
 }
-
-// paced is how long to wait for the next look: as long as is usual, or as long as
-// the last one has to be paid for, but not for ever.
-func paced(usual, paid time.Duration) time.Duration { return min(max(usual, paid), rare) }
 
 // spent is what a look took of a processor, at the most: others work meanwhile.
 func spent(began time.Time, used time.Duration) time.Duration {
@@ -159,6 +153,8 @@ type leakLook struct {
 	watch   verdict.LeakWatch
 	sites   map[string]*seenSite
 	ends    time.Time // when to look at the other ends again, at the earliest
+	purse   purse
+	others  purse // for the other ends
 }
 
 // end closes what the looks keep open.
@@ -196,7 +192,7 @@ func (d *Daemon) lookLeaks(l *leakLook) func(context.Context) (time.Duration, er
 				return 0, fmt.Errorf("processes at the other ends: %w", err)
 			}
 			sites = l.watch.Sites()
-			l.ends = time.Now().Add(paced(leaksEvery/2, spent(now, used)*endsRest)) // what it said holds until then
+			l.ends = time.Now().Add(l.others.pay(time.Now(), spent(now, used), endsRest, leaksEvery/2, rare)) // what it said holds until then
 		}
 		published := l.remember(now, sites)
 		blind := slices.Clone(o.Blind)
@@ -204,6 +200,6 @@ func (d *Daemon) lookLeaks(l *leakLook) func(context.Context) (time.Duration, er
 			k.sites, k.sitesAll = published, len(sites)
 			k.found(now, fromLeaks, verdict.JudgeSites(sites), blind)
 		})
-		return paced(leaksEvery, cost*leaksRest), nil
+		return l.purse.pay(time.Now(), cost, leaksRest, leaksEvery, rare), nil
 	}
 }

@@ -38,6 +38,7 @@ type callLook struct {
 	parked map[int32]fact.Goroutines
 	pace   time.Duration // until the next look
 	told   time.Time     // when a census was asked for
+	purse  purse
 }
 
 // lookCalls looks at the goroutines of Go programs that opened connections: of
@@ -54,7 +55,7 @@ func (d *Daemon) lookCalls(l *callLook) func(context.Context, *node.Node) (time.
 		}
 		news := slices.ContainsFunc(seen.Programs, func(g fact.Goroutines) bool { return prompt(&g) && !l.urgent(g.PID, nil) })
 		now := time.Now()
-		l.pace = min(max(callsEvery, seen.Worked*callsRest), callsRare)
+		l.pace = l.purse.pay(now, seen.Worked, callsRest, callsEvery, callsRare)
 		parked := l.remember(now, callers, seen.Programs)
 		d.take(func(k *known) {
 			k.parked = parked

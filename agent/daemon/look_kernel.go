@@ -36,8 +36,9 @@ type rates struct{ opened, resets, resent *float64 }
 // lookCounters reads the kernel's counters.
 func (d *Daemon) lookCounters() func(context.Context, *node.Node) (time.Duration, error) {
 	var past []countedAt
+	var paid purse
 	return func(ctx context.Context, n *node.Node) (time.Duration, error) {
-		began := time.Now()
+		began, used := time.Now(), processor()
 		m, err := n.Counts(ctx, d.options.Namespaces)
 		if err != nil {
 			return 0, err
@@ -57,7 +58,7 @@ func (d *Daemon) lookCounters() func(context.Context, *node.Node) (time.Duration
 			k.rates = r
 			k.found(m.Time, fromCounters, nil, m.Blind)
 		})
-		return paced(kernelEvery, time.Since(began)*censusRest), nil
+		return paid.pay(time.Now(), spent(began, used), censusRest, kernelEvery, rare), nil
 	}
 }
 
@@ -90,26 +91,28 @@ func (r *rates) fill(t *state.Totals) { t.Opened, t.Resets, t.Resent = r.opened,
 func (d *Daemon) lookConntrack() func(context.Context, *node.Node) (time.Duration, error) {
 	var earlier *fact.Machine
 	var due time.Time // for the entries
+	var paid, entries purse
 	return func(ctx context.Context, n *node.Node) (time.Duration, error) {
-		looked := time.Now()
+		looked, used := time.Now(), processor()
 		m, err := n.Conntrack(ctx, d.options.Namespaces)
 		if err != nil {
 			return 0, err
 		}
-		next := paced(kernelEvery, time.Since(looked)*censusRest)
+		next := paid.pay(time.Now(), spent(looked, used), censusRest, kernelEvery, rare)
 		full := fullest(m.Conntrack)
 		m.Earlier = earlier
 		found := verdict.Judge(m)
 		m.Earlier, earlier = nil, m
 		blind, began := m.Blind, time.Now()
+		used = processor()
 		var flows *fact.Machine
 		if began.After(due) {
 			flows = &fact.Machine{Namespaces: m.Namespaces}
-			if entries := entriesOf(m.Conntrack); entries <= mostEntries {
+			if many := entriesOf(m.Conntrack); many <= mostEntries {
 				node.Transit(flows)
-				due = time.Now().Add(paced(0, time.Since(began)*conntrackRest))
+				due = time.Now().Add(entries.pay(time.Now(), spent(began, used), conntrackRest, 0, rare))
 			} else {
-				flows.Blind = []fact.Blind{{Source: "conntrack", Error: fmt.Sprintf("flows that only pass through are not read among %s entries: at most %s are", verdict.Number(entries), verdict.Number(mostEntries))}}
+				flows.Blind = []fact.Blind{{Source: "conntrack", Error: fmt.Sprintf("flows that only pass through are not read among %s entries: at most %s are", verdict.Number(many), verdict.Number(mostEntries))}}
 			}
 		}
 		d.take(func(k *known) {
