@@ -21,9 +21,9 @@ const (
 	agentSample = 5 // bytes of history
 )
 
-// warming is how long the agent is left alone before it is measured: what it
-// opens once is paid for by then.
-const warming = 40 * time.Second
+// warming is how long the agent is left alone before it is measured: what its
+// sources may take at first is taken, and what they open once is open.
+const warming = 90 * time.Second
 
 // agentFlags are what is typed after bench agent.
 type agentFlags struct {

@@ -6,7 +6,7 @@ const (
 	// purseful is how much of a processor a source may take at first, or after it
 	// has taken little for long, before it has to rest: the first looks at a machine
 	// take more than the later ones.
-	purseful = 2 * time.Second
+	purseful = 500 * time.Millisecond
 
 	// rare is how far apart looks are at the most, whatever they take.
 	rare = 2 * time.Minute

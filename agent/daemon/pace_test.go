@@ -18,13 +18,13 @@ func TestPurse(t *testing.T) {
 		now = now.Add(wait)
 		return wait
 	}
-	for range 6 {
-		if wait := look(300 * time.Millisecond); wait != 10*time.Second {
+	for range 2 {
+		if wait := look(200 * time.Millisecond); wait != 10*time.Second {
 			t.Errorf("it waits %v while the purse is not empty", wait)
 		}
 	}
 	for now.Sub(begin) < 6*time.Hour {
-		look(300 * time.Millisecond)
+		look(200 * time.Millisecond)
 	}
 	if most := purseful + now.Sub(begin)/rest + 300*time.Millisecond; worked > most {
 		t.Errorf("it worked for %v, want %v at the most", worked, most)
@@ -36,8 +36,8 @@ func TestPurse(t *testing.T) {
 		t.Errorf("it waits %v after a look that took an hour, want %v", wait, rare)
 	}
 	now = now.Add(time.Hour) // nothing to do, and the purse fills
-	for range 6 {
-		if wait := look(300 * time.Millisecond); wait != 10*time.Second {
+	for range 2 {
+		if wait := look(200 * time.Millisecond); wait != 10*time.Second {
 			t.Errorf("it waits %v while the purse is not empty again", wait)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline"
 )
@@ -165,8 +166,7 @@ func (l *Logind) begin(ctx context.Context, conn *dbus.Conn, manager dbus.BusObj
 func (l *Logind) hold(ctx context.Context, manager dbus.BusObject) (delay, error) {
 	ctx, cancel := context.WithTimeout(ctx, busTime)
 	defer cancel()
-	var fd dbus.UnixFD
-	err := manager.CallWithContext(ctx, loginFace+".Inhibit", 0, "shutdown", "lifeline", "resets the connections that this machine forwards", "delay").Store(&fd)
+	fd, err := inhibit(ctx, manager)
 	var refused dbus.Error
 	switch {
 	case err == nil:
@@ -177,6 +177,24 @@ func (l *Logind) hold(ctx context.Context, manager dbus.BusObject) (delay, error
 		return delay{}, nil
 	}
 	return delay{}, err
+}
+
+// inhibit asks for the lock. One that comes when nobody waits for it any more is
+// given back: the library drops such an answer, and leaves its descriptor open.
+func inhibit(ctx context.Context, manager dbus.BusObject) (fd dbus.UnixFD, err error) {
+	call := manager.Go(loginFace+".Inhibit", 0, make(chan *dbus.Call, 1), "shutdown", "lifeline", "resets the connections that this machine forwards", "delay")
+	select {
+	case <-call.Done:
+		err = call.Store(&fd)
+		return fd, err
+	case <-ctx.Done():
+	}
+	go func() { // until the connection ends, which is soon
+		if late := <-call.Done; late.Store(&fd) == nil {
+			_ = unix.Close(int(fd))
+		}
+	}()
+	return 0, ctx.Err()
 }
 
 // take acts on one signal.

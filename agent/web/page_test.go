@@ -183,10 +183,8 @@ func seeTime(t *testing.T, p *chromium.Page) {
 	p.Has("S001 10.77.1.2 is silent")
 	p.Has("When most changed")
 	p.Until(`/10\.77\.1\.2 4,224 → 0 ws-server/.test(document.querySelector('section[aria-label="When most changed"]').innerText)`)
-	var box [4]float64
-	p.Eval(`(() => { const e = document.querySelector(".chart .u-over"); e.scrollIntoView({block: "center"}); const r = e.getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; })()`, &box)
-	y := box[1] + box[3]/2
-	p.Drag(box[0]+box[2]*0.25, y, box[0]+box[2]*0.75, y) // five minutes before they vanished to five after
+	x, y, width, height := p.Rests(".chart .u-over")
+	p.Drag(x+width*0.25, y+height/2, x+width*0.75, y+height/2) // five minutes before they vanished to five after
 	p.Has("what changed from")
 	p.Until(`[...document.querySelectorAll(".diff table")].some(t => t.caption.innerText === "Went" && t.innerText.includes("10.77.1.2") && t.innerText.includes("4,224"))`)
 	p.Has("findings then")

@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,7 +24,44 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "12"); err != nil { // they wait most of the time
 		panic(err)
 	}
-	testscript.Main(leakcheck.Checked{Tests: m}, map[string]func(){"lifeline": main, "opens": opens, "hears": hears})
+	testscript.Main(leakcheck.Checked{Tests: cleaning{m}}, map[string]func(){"lifeline": main, "opens": opens, "hears": hears})
+}
+
+// cleaning runs tests, and removes what was built for them.
+type cleaning struct{ tests *testing.M }
+
+func (c cleaning) Run() int {
+	defer func() { _ = os.RemoveAll(built.folder) }()
+	return c.tests.Run()
+}
+
+// built is the command as users have it.
+var built struct {
+	once         sync.Once
+	folder, path string
+	err          error
+}
+
+// quick returns the command without the race detector, with which it takes many
+// times as long: for tests of what the agent paces by what it takes.
+func quick(t *testing.T) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.folder, built.err = os.MkdirTemp("", "lifeline-test"); built.err != nil {
+			return
+		}
+		_ = os.Chmod(built.folder, 0o755) // others run it too
+		built.path = filepath.Join(built.folder, "lifeline")
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", built.path, ".")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("%w: %s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
 }
 
 func TestScripts(t *testing.T) {

@@ -83,7 +83,8 @@ func newTroupe(t *testing.T) *troupe {
 		}
 	}
 	opens := filepath.Join(hidden, "opens")
-	for _, program := range []string{filepath.Join(tr.programs, "lifeline"), filepath.Join(tr.programs, "hears"), opens} {
+	copyFile(t, quick(t), filepath.Join(tr.programs, "lifeline"))
+	for _, program := range []string{filepath.Join(tr.programs, "hears"), opens} {
 		copyFile(t, os.Args[0], program)
 	}
 	if err := os.Chmod(opens, 0o711); err != nil { // runs for all, and only root may read it

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +22,11 @@ func connect(t *testing.T, from, to *lab.Host, address string, n int) (ends []io
 	ends = append(ends, l)
 	err := from.Do(func() error {
 		for range n {
-			client, err := net.Dial("tcp", address) // an address, so it is this thread that makes the socket
+			client, err := net.Dial("tcp", address)                                       // an address, so it is this thread that makes the socket
+			for tries := 0; errors.Is(err, syscall.EHOSTUNREACH) && tries < 20; tries++ { // the wire has just been plugged in
+				time.Sleep(200 * time.Millisecond)
+				client, err = net.Dial("tcp", address)
+			}
 			if err != nil {
 				return err
 			}

@@ -95,7 +95,7 @@ func (w *viewer) ends(code int) {
 // agentOn starts an agent and returns it and its address.
 func agentOn(t *testing.T, listen string) (*exec.Cmd, string) {
 	t.Helper()
-	cmd := exec.Command("lifeline", "agent", "--listen", listen, "--passive", "--json", "--history", t.TempDir()+"/history.db")
+	cmd := exec.Command(quick(t), "agent", "--listen", listen, "--passive", "--json", "--history", t.TempDir()+"/history.db")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

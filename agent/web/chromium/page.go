@@ -214,7 +214,15 @@ func (p *Page) Has(text string) {
 // it is there, rests, and nothing covers it.
 func (p *Page) Click(selector string) {
 	p.t.Helper()
-	var at [2]float64
+	x, y, width, height := p.Rests(selector)
+	p.ClickAt(x+width/2, y+height/2)
+}
+
+// Rests waits until the first element that a selector finds is where it stays and
+// nothing covers it, and returns where in the window that is.
+func (p *Page) Rests(selector string) (x, y, width, height float64) {
+	p.t.Helper()
+	var box [4]float64
 	p.Until(fmt.Sprintf("document.querySelector(%q)", selector))
 	p.Eval(fmt.Sprintf(`new Promise((found, never) => {
 		const selector = %q, end = performance.now() + 30000;
@@ -222,15 +230,15 @@ func (p *Page) Click(selector string) {
 		const look = () => {
 			const e = document.querySelector(selector);
 			e?.scrollIntoView({ block: "center" });
-			const r = e?.getBoundingClientRect(), at = r && [r.x + r.width / 2, r.y + r.height / 2], now = String(at);
-			if (at && now === was && e.contains(document.elementFromPoint(...at))) return found(at);
+			const r = e?.getBoundingClientRect(), box = r && [r.x, r.y, r.width, r.height], now = String(box);
+			if (box && now === was && e.contains(document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2))) return found(box);
 			if (performance.now() > end) return never("nobody can click on " + selector);
 			was = now;
 			requestAnimationFrame(() => requestAnimationFrame(look));
 		};
 		look();
-	})`, selector), &at)
-	p.ClickAt(at[0], at[1])
+	})`, selector), &box)
+	return box[0], box[1], box[2], box[3]
 }
 
 // ClickAt presses the pointer at a place of the window.
