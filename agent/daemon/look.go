@@ -21,12 +21,12 @@ const (
 	again       = 10 * time.Second // after a watch that failed
 
 	// Each look is followed by a rest of so many times what it took of a processor,
-	// see [purse]: censuses take 0.5 % at the most, and all looks less than 1 %.
-	censusRest    = 200
-	leaksRest     = 500
-	endsRest      = 1000 // at the other ends of what leaks
-	callsRest     = 1000
-	conntrackRest = 1000
+	// see [purse]: censuses take 0.25 % at the most, and all looks some 0.5 %.
+	censusRest    = 400
+	leaksRest     = 1000
+	endsRest      = 2000 // at the other ends of what leaks
+	callsRest     = 2000
+	conntrackRest = 2000
 
 	// unanswered is for how long a request must wait to be listed.
 	unanswered = 5 * time.Second
