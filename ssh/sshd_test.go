@@ -14,6 +14,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -47,13 +48,8 @@ func startSSHD(t testing.TB, options ...string) *sshd {
 	me, _ := keyFile(t, dir, "me")
 	authorized := filepath.Join(dir, "authorized_keys")
 	write(t, authorized, string(xssh.MarshalAuthorizedKey(me.PublicKey())))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	_, port, _ := net.SplitHostPort(addr)
+	port := strconv.Itoa(need.Port(t))
+	addr := net.JoinHostPort("127.0.0.1", port)
 	conf := filepath.Join(dir, "sshd_config")
 	write(t, conf, strings.Join(append(options, "ListenAddress 127.0.0.1", "Port "+port, "HostKey "+hostFile, "AuthorizedKeysFile "+authorized,
 		"PidFile none", "StrictModes no", "PermitRootLogin yes", "UsePAM no", "AcceptEnv LIFELINE_*", "LogLevel ERROR",

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,13 +49,8 @@ func startSSHD(t testing.TB, options ...string) *sshd {
 	me, myFile := keyFile(t, dir, "me")
 	authorized := filepath.Join(dir, "authorized_keys")
 	write(t, authorized, xssh.MarshalAuthorizedKey(me.PublicKey()))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	_, port, _ := net.SplitHostPort(addr)
+	port := strconv.Itoa(need.Port(t))
+	addr := net.JoinHostPort("127.0.0.1", port)
 	conf := filepath.Join(dir, "sshd_config")
 	write(t, conf, []byte(strings.Join(append(options, "ListenAddress 127.0.0.1", "Port "+port, "HostKey "+hostFile, "AuthorizedKeysFile "+authorized,
 		"PidFile none", "StrictModes no", "PermitRootLogin yes", "UsePAM no", "LogLevel ERROR", "Subsystem sftp internal-sftp", ""), "\n")))

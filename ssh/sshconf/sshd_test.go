@@ -48,12 +48,7 @@ func startSSHD(t testing.TB, options ...string) *sshd {
 	me, meFile := keyFile(t, d.dir, "me")
 	d.me = meFile
 	write(t, filepath.Join(d.dir, "authorized"), string(xssh.MarshalAuthorizedKey(me.PublicKey())))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.port = ln.Addr().(*net.TCPAddr).Port
-	ln.Close()
+	d.port = need.Port(t)
 	conf := filepath.Join(d.dir, "sshd_config")
 	write(t, conf, strings.Join(append(options, "ListenAddress 127.0.0.1", fmt.Sprintf("Port %d", d.port), "HostKey "+hostFile,
 		"AuthorizedKeysFile "+filepath.Join(d.dir, "authorized"), "PidFile none", "StrictModes no", "PermitRootLogin yes", "UsePAM no",

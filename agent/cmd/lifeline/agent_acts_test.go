@@ -436,8 +436,8 @@ func TestAgentActsByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := runAgentOn(t, nil, "acts:\n  cut: {on: [S001]}\n", "--netns", near.Path(), "--token-file", file)
+	other.Unplug() // first, or it is heard of after the other
 	far.Unplug()
-	other.Unplug()
 	left := p.next("act ended")
 	if left.Done != 0 || !strings.Contains(left.Outcome, "own link") {
 		t.Fatalf("%+v", left)

@@ -12,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,12 +95,7 @@ func (d *sshd) homes(t *testing.T) (options []string) {
 // listen starts an sshd, which is killed at the end.
 func (d *sshd) listen(t *testing.T, name, startups string, more ...string) (port string, process *os.Process) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ = net.SplitHostPort(ln.Addr().String())
-	ln.Close()
+	port = strconv.Itoa(need.Port(t))
 	var options []string
 	for i := range 4 {
 		options = append(options, fmt.Sprintf("ListenAddress 127.0.0.%d", i+1))
