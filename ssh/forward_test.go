@@ -119,7 +119,7 @@ func TestTunnelDeadlines(t *testing.T) {
 		t.Error(err)
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(3 * time.Second)) // a busy machine encrypts nothing for long
-	n, err := conn.Write(make([]byte, 64<<20)) // which nobody reads
+	n, err := conn.Write(make([]byte, 64<<20))                 // which nobody reads
 	if timeout := net.Error(nil); !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() || n == 0 {
 		t.Errorf("%d bytes, %v", n, err)
 	}
