@@ -22,7 +22,7 @@ var origins struct {
 	of        map[uint64]origin // by ID of the entry
 	enough    int               // so many are kept before those are dropped whose connections are closed
 	began     time.Time
-	spent     time.Duration // on looking who asks
+	read      int // bytes of what the runtime printed of all goroutines
 }
 
 // follow keeps the origins of what is opened until stop is called.
@@ -32,7 +32,7 @@ func follow(test int) (stop func()) {
 	origins.tests += test
 	if origins.followers++; origins.followers == 1 {
 		origins.of, origins.enough = make(map[uint64]origin), 10_000
-		origins.began, origins.spent = time.Now(), 0
+		origins.began, origins.read = time.Now(), 0
 		origins.stop = ledger.OnOpen(remember)
 	}
 	return func() {
@@ -46,24 +46,28 @@ func follow(test int) (stop func()) {
 	}
 }
 
-// allowance is for how long all goroutines may be looked at before it is weighed
-// what that takes: on a busy machine one look may wait for its turn.
-const allowance = 250 * time.Millisecond
+// To look at all goroutines is to read what the runtime prints of them. That takes
+// a second for some 20 MB, so at this pace it takes a tenth of all time. What it
+// takes by the clock is not asked: on a busy machine one look waits long for its turn.
+const (
+	readAtFirst   = 8 << 20
+	readPerSecond = 2 << 20
+)
 
 // remember keeps the origin of an entry. It runs on the goroutine that opens it.
 //
-// To look at all goroutines takes its time. Where that has taken more than a tenth
-// of all time, and [allowance], it looks at this one only, and not even that when nobody asks whose
-// the connection is.
+// Where looking at all goroutines has taken too much it looks at this one only, and
+// not even that when nobody asks whose the connection is.
 func remember(e ledger.Entry) {
-	began := time.Now()
 	origins.Lock()
-	thorough, light := origins.spent <= time.Since(origins.began)/10+allowance, origins.tests > 0
+	thorough := origins.read <= readAtFirst+int(time.Since(origins.began).Seconds()*readPerSecond)
+	light := origins.tests > 0
 	origins.Unlock()
 	var o origin
+	var read int
 	switch {
 	case thorough:
-		o = trace()
+		o, read = trace()
 	case light:
 		if g := parse(stacks(false)); g != nil {
 			o = origin{test: g.test, askers: g.askers}
@@ -73,9 +77,7 @@ func remember(e ledger.Entry) {
 	}
 	origins.Lock()
 	defer origins.Unlock()
-	if thorough {
-		origins.spent += time.Since(began)
-	}
+	origins.read += read
 	if origins.of == nil {
 		return
 	}
@@ -101,27 +103,28 @@ func forget() {
 
 // trace returns the origin of what this goroutine opens: whose it is, and the
 // goroutines that wait for it. Those that have ended since are known to the
-// runtime where it was told to remember them.
-func trace() (o origin) {
+// runtime where it was told to remember them. It says how much it has read for that.
+func trace() (o origin, read int) {
 	all, id := look()
 	byID := make(map[int]*goroutine)
 	for _, g := range all {
 		byID[g.id] = g
+		read += len(g.text)
 	}
 	self := byID[id]
 	if self == nil {
-		return origin{}
+		return origin{}, read
 	}
 	o = origin{test: self.test, askers: self.askers}
 	if len(o.askers) > 0 {
-		return o
+		return o, read
 	}
 	for g := self; g != nil && !g.runsTests() && len(o.askers) < 10; {
 		if g = byID[g.parent]; g != nil {
 			o.askers = append(o.askers, g.frames)
 		}
 	}
-	return o
+	return o, read
 }
 
 // connections returns what package lifeline has open, of the origins that count.
