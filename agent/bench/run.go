@@ -33,6 +33,7 @@ type runOptions struct {
 	lifeline string
 	rounds   int
 	calls    int
+	pairs    int
 	starts   int
 	lookups  int
 	quick    bool
@@ -45,8 +46,9 @@ func measureRun(ctx context.Context, args []string) error {
 	var o runOptions
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.StringVar(&o.lifeline, "lifeline", "bin/lifeline", "the command to measure")
-	flags.IntVar(&o.rounds, "rounds", 7, "times that each call is measured, in turn with and without; the fastest counts")
-	flags.IntVar(&o.calls, "calls", 300_000, "system calls in a round")
+	flags.IntVar(&o.rounds, "rounds", 7, "times that each trapped call is measured, in turn with and without; the fastest counts")
+	flags.IntVar(&o.calls, "calls", 30_000, "trapped calls in a round")
+	flags.IntVar(&o.pairs, "pairs", 10, "programs, with and without, that the calls which are not trapped are measured in")
 	flags.IntVar(&o.starts, "starts", 100, "times that a program is started")
 	flags.IntVar(&o.lookups, "lookups", 500, "lookups by each of 64 threads")
 	flags.BoolVar(&o.quick, "quick", false, "do not wait for what fails without")
@@ -62,7 +64,7 @@ func measureRun(ctx context.Context, args []string) error {
 			return err
 		}
 		defer v.close()
-		for _, measure := range []func(context.Context) error{v.story, v.calls, v.start, v.crowd} {
+		for _, measure := range []func(context.Context) error{v.story, v.untrapped, v.trapped, v.start, v.crowd} {
 			if err := measure(ctx); err != nil {
 				return err
 			}
@@ -198,48 +200,6 @@ func (v *vpn) story(ctx context.Context) error {
 		t.took("  lifeline run: works after", best, storyAim)
 	}
 	return t.print()
-}
-
-// calls measures what system calls cost, in turn without and with lifeline run.
-func (v *vpn) calls(ctx context.Context) error {
-	t := newTable("what %d system calls cost without lifeline run and with it, the fastest of %d", v.runOptions.calls, v.rounds)
-	for _, kind := range callKinds {
-		times := fmt.Sprint(max(1, v.runOptions.calls/kind.weight))
-		var bare, with, least time.Duration
-		for range v.rounds {
-			if err := errors.Join(
-				v.call(ctx, &bare, false, "calls", kind.name, times),
-				v.call(ctx, &with, true, "calls", kind.name, times)); err != nil {
-				return err
-			}
-			if kind.trapped {
-				if err := v.call(ctx, &least, false, "least", times); err != nil {
-					return err
-				}
-			}
-		}
-		measured := fmt.Sprintf("%v → %v", bare, with)
-		if kind.trapped {
-			t.row(kind.what, measured, "≤ "+trappedAim.String(), float64(with)/float64(trappedAim))
-			t.row("  the least on this machine: told to a thread that only lets it go on", least.String(), "-", 0)
-		} else {
-			t.row(kind.what, measured, fmt.Sprintf("≤ %.2f×", untrappedAim), float64(with)/float64(bare)/untrappedAim)
-		}
-	}
-	return t.print()
-}
-
-// call runs what prints how long a call takes, and keeps the best.
-func (v *vpn) call(ctx context.Context, best *time.Duration, with bool, args ...string) error {
-	text, _, err := output(ctx, v.command(with, append([]string{v.file("bench"), "program"}, args...)...))
-	each, bad := time.ParseDuration(text)
-	if err != nil || bad != nil {
-		return fmt.Errorf("%v: %w: %s", args, errors.Join(err, bad), text)
-	}
-	if *best == 0 || each < *best {
-		*best = each
-	}
-	return nil
 }
 
 // start measures how much later a program begins.

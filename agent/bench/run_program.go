@@ -8,14 +8,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,7 +21,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lifeline-go/lifeline/agent/act/run/notify"
 	"github.com/lifeline-go/lifeline/agent/lab"
 )
 
@@ -41,8 +37,10 @@ func actAs(ctx context.Context, args []string) error {
 		return plugin(ctx, args[1])
 	case "calls":
 		return makeCalls(args[1], args[2])
+	case "slices":
+		return makeSlices(args[1])
 	case "least":
-		return leastTrap(args[1])
+		return leastTrap(args[1], args[2])
 	case "starts":
 		return startOnce(args[1:])
 	case "lookups":
@@ -172,102 +170,6 @@ func get(ctx context.Context, args []string) error {
 	text, err := fetch(ctx, flags.Arg(0), c.Status.Token)
 	fmt.Println(text)
 	return err
-}
-
-// callKind is a system call, or several that belong together.
-type callKind struct {
-	name    string
-	what    string
-	weight  int // how many times dearer than the cheapest it is
-	trapped bool
-}
-
-var callKinds = []callKind{
-	{"getppid", "getppid(2), the least that a call can be", 1, false},
-	{"write", "write(2) of a byte to a pipe and read(2) of it", 1, false},
-	{"walk", "a program that only makes system calls: reads all files of /etc", 2000, false},
-	{"connect", "connect(2) to elsewhere, trapped", 10, true},
-	{"nameserver", "connect(2) to a nameserver, redirected", 30, true},
-}
-
-// makeCalls prints how long one takes.
-func makeCalls(name, times string) error {
-	n, err := strconv.Atoi(times)
-	if err != nil {
-		return err
-	}
-	var call func() error
-	switch name {
-	case "getppid":
-		call = func() error { unix.Getppid(); return nil }
-	case "write":
-		var fds [2]int
-		if err := unix.Pipe(fds[:]); err != nil {
-			return err
-		}
-		b := []byte{1}
-		call = func() error {
-			_, err1 := unix.Write(fds[1], b)
-			_, err2 := unix.Read(fds[0], b)
-			return errors.Join(err1, err2)
-		}
-	case "walk":
-		call = func() error { readAll("/etc"); return nil }
-	case "connect", "nameserver":
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		to := &unix.SockaddrInet4{Port: 9, Addr: [4]byte{127, 0, 0, 1}}
-		if name == "nameserver" {
-			to = &unix.SockaddrInet4{Port: 53, Addr: [4]byte{10, 77, 53, 53}}
-		}
-		call = func() error { return unix.Connect(fd, to) }
-	}
-	for range n / 10 {
-		_ = call()
-	}
-	began := time.Now()
-	for range n {
-		if err := call(); err != nil {
-			return err
-		}
-	}
-	fmt.Println(time.Since(began) / time.Duration(n))
-	return nil
-}
-
-// leastTrap prints how long a connect(2) takes that is told to another thread,
-// which only lets it go on: the least that a trapped one can take on this machine.
-func leastTrap(times string) error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and not unlocked: the filter stays on it
-		listener, err := notify.Filter{}.Install()
-		if err != nil {
-			failed <- err
-			return
-		}
-		_ = listener.Hasten()
-		go func() {
-			runtime.LockOSThread()
-			for c := new(notify.Call); listener.Receive(c) == nil; {
-				listener.Continue(c.ID)
-			}
-		}()
-		failed <- makeCalls("connect", times)
-	}()
-	return <-failed
-}
-
-// readAll reads what there is to read below a directory, without a thought.
-func readAll(dir string) {
-	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			_, _ = os.ReadFile(path)
-		}
-		return nil
-	})
 }
 
 // startOnce prints how long a program runs.
