@@ -46,12 +46,15 @@ func follow(test int) (stop func()) {
 	}
 }
 
-// To look at all goroutines is to read what the runtime prints of them. That takes
-// a second for some 20 MB, so at this pace it takes a tenth of all time. What it
-// takes by the clock is not asked: on a busy machine one look waits long for its turn.
+// To look at all goroutines is to stop the program and to read what the runtime
+// prints of them, some 20 MB in a second, and there is a part that each look takes,
+// however little there is to read. At this pace it takes about a tenth of all time.
+// What it takes by the clock is not asked: on a busy machine one look waits long for
+// its turn.
 const (
 	readAtFirst   = 8 << 20
 	readPerSecond = 2 << 20
+	readAtLeast   = 64 << 10 // by each look
 )
 
 // remember keeps the origin of an entry. It runs on the goroutine that opens it.
@@ -68,6 +71,7 @@ func remember(e ledger.Entry) {
 	switch {
 	case thorough:
 		o, read = trace()
+		read += readAtLeast
 	case light:
 		if g := parse(stacks(false)); g != nil {
 			o = origin{test: g.test, askers: g.askers}
