@@ -22,7 +22,8 @@ var origins struct {
 	of        map[uint64]origin // by ID of the entry
 	enough    int               // so many are kept before those are dropped whose connections are closed
 	began     time.Time
-	read      int // bytes of what the runtime printed of all goroutines
+	read      int     // bytes of what the runtime printed of all goroutines
+	pace      float64 // nanoseconds for each, where it was quickest
 }
 
 // follow keeps the origins of what is opened until stop is called.
@@ -32,7 +33,7 @@ func follow(test int) (stop func()) {
 	origins.tests += test
 	if origins.followers++; origins.followers == 1 {
 		origins.of, origins.enough = make(map[uint64]origin), 10_000
-		origins.began, origins.read = time.Now(), 0
+		origins.began, origins.read, origins.pace = time.Now(), 0, 0
 		origins.stop = ledger.OnOpen(remember)
 	}
 	return func() {
@@ -46,32 +47,27 @@ func follow(test int) (stop func()) {
 	}
 }
 
-// To look at all goroutines is to stop the program and to read what the runtime
-// prints of them, some 20 MB in a second, and there is a part that each look takes,
-// however little there is to read. At this pace it takes about a tenth of all time.
-// What it takes by the clock is not asked: on a busy machine one look waits long for
-// its turn.
-const (
-	readAtFirst   = 8 << 20
-	readPerSecond = 2 << 20
-	readAtLeast   = 64 << 10 // by each look
-)
+// allowance is for how long all goroutines may be looked at before it is weighed
+// what that takes.
+const allowance = 250 * time.Millisecond
 
 // remember keeps the origin of an entry. It runs on the goroutine that opens it.
 //
-// Where looking at all goroutines has taken too much it looks at this one only, and
-// not even that when nobody asks whose the connection is.
+// To look at all goroutines takes its time. Where that has taken more than a tenth
+// of all time, and [allowance], it looks at this one only, and not even that when nobody asks whose
+// the connection is. All looks count as if they had been as quick as the quickest:
+// on a busy machine one may wait long for its turn.
 func remember(e ledger.Entry) {
+	began := time.Now()
 	origins.Lock()
-	thorough := origins.read <= readAtFirst+int(time.Since(origins.began).Seconds()*readPerSecond)
-	light := origins.tests > 0
+	spent := time.Duration(float64(origins.read) * origins.pace)
+	thorough, light := spent <= time.Since(origins.began)/10+allowance, origins.tests > 0
 	origins.Unlock()
 	var o origin
 	var read int
 	switch {
 	case thorough:
 		o, read = trace()
-		read += readAtLeast
 	case light:
 		if g := parse(stacks(false)); g != nil {
 			o = origin{test: g.test, askers: g.askers}
@@ -79,9 +75,16 @@ func remember(e ledger.Entry) {
 	default:
 		return
 	}
+	took := time.Since(began)
 	origins.Lock()
 	defer origins.Unlock()
-	origins.read += read
+	if read > 0 {
+		pace := float64(took) / float64(read)
+		if origins.read == 0 || pace < origins.pace {
+			origins.pace = pace
+		}
+		origins.read += read
+	}
 	if origins.of == nil {
 		return
 	}
