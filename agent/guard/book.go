@@ -17,20 +17,25 @@ import (
 	"github.com/lifeline-go/lifeline/agent/state"
 )
 
-// underWay is the Outcome of an act that has begun.
-const underWay = "under way"
+// The Outcome of an act that has begun, and of one that must not.
+const (
+	underWay  = "under way"
+	unwritten = "not done, because it could not be written down"
+)
 
 // tellEvery is how often is published how far an act is.
 const tellEvery = 500 * time.Millisecond
 
 // book is what was done, as it is published and as it is written down.
 type book struct {
-	mu    sync.Mutex
-	log   *audit.Log  // nil until something may be done
-	acts  []state.Act // newest first
-	blind []state.Blind
-	said  time.Time // when the progress of an act was published
-	tell  sync.Mutex
+	mu     sync.Mutex
+	log    *audit.Log    // nil until something may be done
+	acts   []state.Act   // newest first
+	blind  []state.Blind // what the rights do not allow
+	failed error         // why nothing can be written down, and so nothing is done
+	said   time.Time     // when the progress of an act was published
+	tell   sync.Mutex
+	show   sync.Mutex // held by who publishes, so that what is newer comes later
 }
 
 func (b *book) close() error {
@@ -70,14 +75,12 @@ func (b *book) put(a state.Act) {
 
 // prepare says what a policy allows that cannot be done here.
 func (g *Guard) prepare(p *policy.Policy) {
-	blind := lacking(p)
+	var failed error
 	if allowsAny(p) {
-		if err := g.book.open(g.options.Audit); err != nil {
-			blind = append(blind, state.Blind{Source: "acts", Error: fmt.Sprintf("nothing is done: %v", err)})
-		}
+		failed = g.book.open(g.options.Audit)
 	}
 	g.book.mu.Lock()
-	g.book.blind = blind
+	g.book.blind, g.book.failed = lacking(p), failed
 	g.book.mu.Unlock()
 	g.publish()
 }
@@ -106,8 +109,13 @@ func lacking(p *policy.Policy) (blind []state.Blind) {
 // publish tells the agent what was done and what cannot be.
 func (g *Guard) publish() {
 	b := &g.book
+	b.show.Lock()
+	defer b.show.Unlock()
 	b.mu.Lock()
 	acts, blind := slices.Clone(b.acts), slices.Clone(b.blind)
+	if b.failed != nil {
+		blind = append(blind, state.Blind{Source: "acts", Error: fmt.Sprintf("nothing is done: %v", b.failed)})
+	}
 	b.mu.Unlock()
 	g.options.Agent.SetActs(acts, blind)
 }
@@ -122,7 +130,7 @@ func (g *Guard) told(a state.Act) {
 }
 
 // begin writes down that an act begins. With an error it must not: that is
-// told, as an act that was not done.
+// told, as an act that was not done, and once, however often it is tried.
 func (g *Guard) begin(a state.Act) (state.Act, error) {
 	a.ID, a.Time, a.Outcome = newID(), time.Now(), underWay
 	b := &g.book
@@ -131,13 +139,22 @@ func (g *Guard) begin(a state.Act) (state.Act, error) {
 	if err == nil {
 		err = b.log.Begin(a)
 	}
+	b.failed = err
+	known := false
 	if err != nil {
-		now := time.Now()
-		a.Ended, a.Outcome, a.Error = &now, "not done, because it could not be written down", err.Error()
+		a.Ended, a.Outcome, a.Error = new(time.Now()), unwritten, err.Error()
+		i := slices.IndexFunc(b.acts, func(o state.Act) bool { return o.Outcome == unwritten && o.Act == a.Act && o.Why == a.Why })
+		if known = i >= 0; known {
+			a.ID, a.Time = b.acts[i].ID, b.acts[i].Time
+		}
 	}
 	b.put(a)
 	b.mu.Unlock()
-	g.told(a)
+	if known {
+		g.publish()
+	} else {
+		g.told(a)
+	}
 	return a, err
 }
 

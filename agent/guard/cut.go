@@ -70,6 +70,7 @@ func (g *Guard) followFindings(ctx context.Context) {
 				g.consider(ctx, f, tried)
 			}
 		}
+		s = g.options.Agent.State() // a cut takes its time, and what was tried may be newer than its beginning
 		for o := range tried {
 			if !slices.ContainsFunc(s.Findings, func(f state.Finding) bool { return o.is(&f) }) {
 				delete(tried, o)
@@ -142,6 +143,7 @@ func (g *Guard) cutFor(ctx context.Context, p *policy.Policy, f *state.Finding, 
 
 // target is what a finding is about, as one look shows it.
 type target struct {
+	policy  *policy.Policy // by which it was chosen
 	finding *state.Finding
 	peer    netip.Addr
 	netns   uint32
@@ -154,7 +156,7 @@ type target struct {
 // aim finds the connections that a finding is about, of those that the policy
 // lets the agent touch.
 func (g *Guard) aim(ctx context.Context, p *policy.Policy, f *state.Finding) (*target, error) {
-	t := &target{finding: f, since: silentSince(f), rate: act.Rate(p.Cut.PerSecond)}
+	t := &target{policy: p, finding: f, since: silentSince(f), rate: act.Rate(p.Cut.PerSecond)}
 	var err error
 	if t.peer, err = netip.ParseAddr(peerOf(f)); err != nil {
 		return t, fmt.Errorf("it is not about one peer: cut it by hand")
@@ -183,13 +185,33 @@ func (g *Guard) aim(ctx context.Context, p *policy.Policy, f *state.Finding) (*t
 	return t, nil
 }
 
-// touches says whether the policy lets the agent touch a socket: one whose owner
-// is not known only where it names no process.
+// touches says whether the policy lets the agent touch a socket: one that somebody
+// holds whose name is not known only where it names no process.
 func touches(p *policy.Policy, m *fact.Machine, s *fact.Socket) bool {
 	if len(s.Owners) == 0 {
-		return len(p.Watch.Processes) == 0 && len(p.Ignore.Processes) == 0 && p.Watches(s.Remote.Addr(), "")
+		return touchesProcess(p, s, "")
 	}
-	return !slices.ContainsFunc(s.Owners, func(o fact.Owner) bool { return !p.Watches(s.Remote.Addr(), nameOf(m, o.PID)) })
+	return !slices.ContainsFunc(s.Owners, func(o fact.Owner) bool { return !touchesProcess(p, s, nameOf(m, o.PID)) })
+}
+
+func touchesProcess(p *policy.Policy, s *fact.Socket, name string) bool {
+	if name == "" && len(p.Watch.Processes)+len(p.Ignore.Processes) > 0 {
+		return false
+	}
+	return p.Watches(s.Remote.Addr(), name)
+}
+
+// forbidden returns an error when the policy in force by now does not let the agent
+// cut all of what is left.
+func (g *Guard) forbidden(t *target, left []*fact.Socket) error {
+	p := g.policy.Load()
+	if p == t.policy {
+		return nil
+	}
+	if !mayCut(p, t.finding) || slices.ContainsFunc(left, func(s *fact.Socket) bool { return !touches(p, t.m, s) }) {
+		return errForbidden
+	}
+	return nil
 }
 
 func nameOf(m *fact.Machine, pid int32) string {
@@ -300,8 +322,8 @@ func (g *Guard) cut(ctx context.Context, t *target, a state.Act, shown func(stat
 	start := time.Now()
 	report, stopped := act.Cut(ctx, t.m, t.sockets, act.CutOptions{Rate: t.rate,
 		Before: func(ctx context.Context, left []*fact.Socket) error {
-			if !mayCut(g.policy.Load(), t.finding) {
-				return errForbidden
+			if err := g.forbidden(t, left); err != nil {
+				return err
 			}
 			return still(ctx, left)
 		},

@@ -17,6 +17,9 @@ const (
 	planFor   = 60 * time.Second // a plan is kept
 	mostPlans = 16               // at a time; the oldest goes first
 
+	// byPage is who asks by hand, on the page or by the API.
+	byPage = "page"
+
 	// answerWithin is how long who asked waits for an act to end. It goes on.
 	answerWithin = 5 * time.Second
 )
@@ -112,7 +115,11 @@ func (g *Guard) Do(ctx context.Context, plan string) (state.Act, error) {
 	if err := allowed(mayCut(g.policy.Load(), f), f); err != nil {
 		return state.Act{}, err
 	}
+	if g.forbidden(n.target, n.target.sockets) != nil {
+		return state.Act{}, &state.Refusal{Why: "the policy has changed, and does not let the agent touch all of them: ask for another plan", Stale: true}
+	}
 	var now latest
+	now.set(state.Act{Act: n.Act, By: byPage, Why: f.ID, Target: n.Target, Left: n.Count, Outcome: "waits for another cut to end: the pace is that of all"})
 	ended := make(chan error, 1)
 	if !g.hands.start(func() { ended <- g.byHand(context.WithoutCancel(ctx), n.target, now.set) }) {
 		return state.Act{}, &state.Refusal{Why: "the agent ends: nothing is done", Stale: true}
@@ -144,7 +151,7 @@ func (g *Guard) byHand(ctx context.Context, t *target, shown func(state.Act)) er
 		case <-stopped:
 		}
 	}()
-	return g.cut(ctx, t, state.Act{By: "page", Why: t.finding.ID}, shown)
+	return g.cut(ctx, t, state.Act{By: byPage, Why: t.finding.ID}, shown)
 }
 
 // hands are the acts that were asked for by hand.

@@ -34,9 +34,11 @@ const (
 // tended is a cgroup that is kept tuned.
 type tended struct {
 	policy.Tune
-	id   uint64     // of the cgroup; 0 = it was not there
-	held *tune.Held // new connections are tuned by the kernel; nil: they are not, and looked for again and again
-	next time.Time
+	id    uint64     // of the cgroup; 0 = it was not there
+	asked bool       // the kernel was, to tune new connections of it
+	held  *tune.Held // it does; nil: they are looked for again and again
+	tuned bool       // those that were there are, as far as they can be
+	next  time.Time
 }
 
 // followCgroups keeps the cgroups of the policy tuned until ctx ends. What is
@@ -93,15 +95,14 @@ func (g *Guard) tend(ctx context.Context, t *tended) {
 		t.id = 0 // it is not there: its service may be started later
 		return
 	}
-	same := c.ID == t.id
-	if same && t.held != nil {
+	if c.ID != t.id {
+		t.close()
+		t.id, t.asked, t.tuned = c.ID, false, false
+	}
+	if t.held != nil && t.tuned {
 		return
 	}
-	if !same {
-		t.close()
-	}
-	t.id = c.ID
-	err = g.tune(ctx, t, c, same)
+	err = g.tune(ctx, t, c)
 	switch {
 	case err != nil:
 		t.next = time.Now().Add(untuned)
@@ -110,16 +111,17 @@ func (g *Guard) tend(ctx context.Context, t *tended) {
 	}
 }
 
-// tune tunes the connections of a cgroup, and has the kernel tune new ones. Again
-// is that this was tried, and cannot be had.
-func (g *Guard) tune(ctx context.Context, t *tended, c *tune.Cgroup, again bool) error {
+// tune tunes the connections of a cgroup, and has the kernel tune new ones, which
+// is asked for once.
+func (g *Guard) tune(ctx context.Context, t *tended, c *tune.Cgroup) error {
 	o := tune.Options{Within: t.Within}
 	m, chosen, err := g.ofCgroup(ctx, c)
 	if err != nil {
 		return err
 	}
 	plan, err := tune.Plan(m, chosen, o)
-	if err != nil || again && len(plan.Tune) == 0 {
+	if err != nil || t.asked && len(plan.Tune) == 0 {
+		t.tuned = err == nil
 		return err
 	}
 	a, err := g.begin(state.Act{Act: "tune", By: "policy", Why: "cgroup " + t.Cgroup, Left: len(plan.Tune),
@@ -129,15 +131,17 @@ func (g *Guard) tune(ctx context.Context, t *tended, c *tune.Cgroup, again bool)
 		return err
 	}
 	var unheld error
-	if !again { // first, so that no connection begins between the look and this
+	if !t.asked { // first, so that no connection begins between the look and this
+		t.asked = true
 		if t.held, unheld = tune.Hold(ctx, c, o, tune.HoldOptions{}); unheld == nil {
 			if m, chosen, err = g.ofCgroup(ctx, c); err != nil {
-				g.end(a, "new connections are tuned", err)
+				g.end(a, "new connections are tuned by the kernel, those that are there are not yet", err)
 				return err
 			}
 		}
 	}
 	r, err := tune.Run(ctx, m, chosen, o)
+	t.tuned = err == nil // what failed of them would fail again
 	a.Done, a.Left = len(r.Tuned), len(r.Left)+len(r.Failed)+len(r.Changed)
 	text := fmt.Sprintf("%s tuned, %s noticed soon enough before", connections(a.Done), verdict.Number(len(r.Tight)))
 	switch {
