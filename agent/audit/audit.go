@@ -49,32 +49,38 @@ type Log struct {
 	path string
 	most int64
 
-	mu   sync.Mutex
-	file *os.File
-	size int64
-	torn bool   // the file may end in the middle of a line
-	owed []line // outcomes that could not be written yet
+	mu     sync.Mutex
+	file   *os.File // nil after it could not be begun anew
+	size   int64
+	torn   bool   // the file may end in the middle of a line
+	owed   []line // outcomes that could not be written yet
+	closed bool
 }
 
 // Open opens the log at path for writing, and makes it where there is none. Only
 // the user who runs the agent may read it or write into its directory; one that
 // is open to others, or that another agent writes, is an error.
 func Open(path string) (*Log, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir := filepath.Dir(path)
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir) // it is another disk, as a rule; the log itself may be no link
+	}
+	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
-	l := &Log{path: path, most: mostBytes}
-	if err := l.open(unix.O_CREAT); err != nil {
+	l := &Log{path: filepath.Join(dir, filepath.Base(path)), most: mostBytes}
+	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	return l, nil
 }
 
-func (l *Log) open(flags int) error {
+func (l *Log) open() error {
 	if err := private(filepath.Dir(l.path), 0o022); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(l.path, flags|os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600) // no symbolic link, and no wait for the other end of a pipe
+	file, err := os.OpenFile(l.path, os.O_CREATE|os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600) // no symbolic link, and no wait for the other end of a pipe
 	if err != nil {
 		return err
 	}
@@ -159,6 +165,9 @@ func (l *Log) write(w line) error {
 		text = append([]byte{'\n'}, text...)
 	}
 	text = append(text, '\n')
+	if l.closed {
+		return fmt.Errorf("audit log: %w", os.ErrClosed)
+	}
 	if err := l.append(text); err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
@@ -195,7 +204,7 @@ func (l *Log) rotate() error {
 		_ = l.file.Close() // all of it is on the disk
 		l.file = nil
 	}
-	if err := l.open(unix.O_CREAT | unix.O_EXCL); err != nil {
+	if err := l.open(); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(l.path))
@@ -210,6 +219,7 @@ func (l *Log) rotate() error {
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closed = true
 	if l.file == nil {
 		return nil
 	}

@@ -152,6 +152,39 @@ func TestNobodyElse(t *testing.T) {
 	}
 }
 
+// What is closed is not written any more: another agent may write it by now. And a
+// new file that could not be begun is begun later, whoever made it meanwhile.
+func TestClosed(t *testing.T) {
+	path := place(t)
+	l := open(t, path)
+	must(t, l.Begin(begun("one")), l.Close())
+	other := open(t, path)
+	if err := l.Begin(begun("two")); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	must(t, other.End(done("one")))
+	if acts := read(t, path); len(acts) != 1 || acts[0].Done != 4224 {
+		t.Errorf("%+v", acts)
+	}
+	must(t, other.file.Close())
+	other.file = nil // as when there was no room for another file
+	must(t, other.Begin(begun("three")))
+	if acts := read(t, path); len(acts) != 2 || acts[0].ID != "three" {
+		t.Errorf("%+v", acts)
+	}
+}
+
+// The folder may be a link to another disk.
+func TestLinkedFolder(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "large"), 0o700), os.Symlink("large", filepath.Join(dir, "lifeline")))
+	l := open(t, filepath.Join(dir, "lifeline", "audit.jsonl"))
+	must(t, l.Begin(begun("one")))
+	if acts := read(t, filepath.Join(dir, "large", "audit.jsonl")); len(acts) != 1 {
+		t.Errorf("%+v", acts)
+	}
+}
+
 // On a disk that is full nothing may be done, what was written stays, and what is
 // owed comes first when there is room again.
 func TestFullDisk(t *testing.T) {
