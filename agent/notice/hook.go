@@ -24,9 +24,10 @@ const (
 	// DefaultSocket is where the agent listens for who gives notice.
 	DefaultSocket = "/run/lifeline/agent.sock"
 
-	hookTime  = 5 * time.Second // for a question to come, and for an answer to be read
-	mostHooks = 8               // at a time
-	mostLine  = 4 << 10
+	hookTime    = 5 * time.Second // for a question to come, and for an answer to be read
+	mostHooks   = 8               // at a time
+	acceptAgain = time.Second     // after one that could not be accepted
+	mostLine    = 4 << 10
 )
 
 // question is what who gives notice sends, and reply what it gets when all is
@@ -62,6 +63,9 @@ func (h *Hook) Listen(ctx context.Context) (net.Listener, error) {
 		if dead == nil {
 			c.Close()
 			return nil, fmt.Errorf("socket for notices: another agent listens at %s: stop that one, or name another file", h.Path)
+		}
+		if info, gone := os.Lstat(h.Path); gone == nil && info.Mode().Type() != os.ModeSocket { // which refuses too
+			return nil, fmt.Errorf("socket for notices: %s is there, and is no socket: name another file", h.Path)
 		}
 		if errors.Is(dead, unix.ECONNREFUSED) && os.Remove(h.Path) == nil {
 			l, err = listen(ctx, h.Path)
@@ -100,8 +104,15 @@ func (h *Hook) Serve(ctx context.Context, l net.Listener) error {
 			}
 			return nil
 		}
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("socket for notices: %w", err)
+		}
+		if err != nil { // of who asked, or there are too many files open: the next may be answered
+			select {
+			case <-time.After(acceptAgain):
+			case <-ctx.Done():
+			}
+			continue
 		}
 		select {
 		case places <- struct{}{}:

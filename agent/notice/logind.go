@@ -36,6 +36,9 @@ const (
 	// defaultDelay is for how long logind waits for who delays a shutdown, where it
 	// does not say.
 	defaultDelay = 5 * time.Second
+
+	// longestDelay is what is made of longer ones: infinity has no other end.
+	longestDelay = 24 * time.Hour
 )
 
 // Logind hears systemd's word that the machine goes down or reboots. While it is
@@ -226,7 +229,8 @@ func last(e *dbus.Signal) any {
 // going does what must be done, and then lets the machine go.
 func (l *Logind) going(ctx context.Context, manager dbus.BusObject, lock *delay) {
 	defer lock.release()
-	most := time.Duration(property(ctx, manager, "InhibitDelayMaxUSec", uint64(defaultDelay/time.Microsecond))) * time.Microsecond
+	micros := property(ctx, manager, "InhibitDelayMaxUSec", uint64(defaultDelay/time.Microsecond))
+	most := time.Duration(min(micros, uint64(longestDelay/time.Microsecond))) * time.Microsecond
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	l.Going(ctx, most)

@@ -84,6 +84,22 @@ func TestShutdown(t *testing.T) {
 	m.Lock()
 }
 
+// Where systemd waits for ever there is time enough.
+func TestShutdownWaitsForEver(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "bus")
+	logind.StartBus(t, socket)
+	m := logind.Start(t, socket, &logind.Manager{Delay: -1})
+	l := listenTo(t, socket, always)
+	lock := m.Lock()
+	m.Say(true)
+	if most := next(t, l.going); most < time.Hour {
+		t.Errorf("systemd is said to wait %v", most)
+	}
+	l.goOn <- struct{}{}
+	lock.Released(t)
+}
+
 // What hangs does not keep the machine from going.
 func TestShutdownIsBounded(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"time"
@@ -69,7 +70,7 @@ func StartBus(t T, socket string) (end func()) {
 type Manager struct {
 	Refuse bool          // to give locks
 	Going  bool          // the machine goes down already
-	Delay  time.Duration // InhibitDelayMaxSec; 0 = 3 s
+	Delay  time.Duration // InhibitDelayMaxSec; 0 = 3 s, below 0 = infinity
 
 	Locks chan *Lock // that were given
 	t     T
@@ -129,6 +130,9 @@ type properties struct{ *Manager }
 func (p properties) Get(_, name string) (dbus.Variant, *dbus.Error) {
 	if name == "PreparingForShutdown" {
 		return dbus.MakeVariant(p.Going), nil
+	}
+	if p.Delay < 0 {
+		return dbus.MakeVariant(uint64(math.MaxUint64)), nil
 	}
 	return dbus.MakeVariant(uint64(cmp.Or(p.Delay, defaultDelay) / time.Microsecond)), nil
 }
