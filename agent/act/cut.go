@@ -142,7 +142,8 @@ func (c *cutter) destroy(d *destroyer, sockets []*fact.Socket) error {
 	var refused error
 	err := d.destroy(sockets, func(i int, result unix.Errno) {
 		s := sockets[i]
-		if err := refusal(s, result); err != nil {
+		ended := result == unix.ENOENT && s.State != fact.Listen || result == unix.EOPNOTSUPP && closedSince(s, len(c.Cut) > 0)
+		if err := refusal(s, result); err != nil && !ended {
 			refused = err
 			return
 		}
@@ -150,7 +151,7 @@ func (c *cutter) destroy(d *destroyer, sockets []*fact.Socket) error {
 		switch {
 		case result == 0:
 			c.Cut = append(c.Cut, s)
-		case result == unix.ENOENT && s.State != fact.Listen:
+		case ended:
 			c.Gone = append(c.Gone, s)
 		default:
 			c.Failed = append(c.Failed, Failure{s, failure(s, result)})
@@ -170,6 +171,15 @@ func (c *cutter) destroy(d *destroyer, sockets []*fact.Socket) error {
 	}
 	c.Left = append(left, c.Left[len(sockets):]...)
 	return refused
+}
+
+// closedSince says of a socket that the kernel does not support to destroy that it
+// is closed, and nobody's any more: what is left of it waits in TIME_WAIT, which
+// kernels before 6.0 or so do not destroy (tcp_abort in net/ipv4/tcp.c). In a dump
+// it may be called FIN_WAIT2 then. Able is that the kernel has destroyed others: one
+// that cannot refuses all.
+func closedSince(s *fact.Socket, able bool) bool {
+	return s.State == fact.FinWait2 || able && slices.Contains(connected, s.State)
 }
 
 // refusal returns the error of a kernel that will not do it for any socket,

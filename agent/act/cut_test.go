@@ -259,6 +259,15 @@ func TestRefusals(t *testing.T) {
 	if err := failure(waiting, unix.EOPNOTSUPP); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "TIME_WAIT") {
 		t.Errorf("EOPNOTSUPP for TIME_WAIT: %v", err)
 	}
+	for _, c := range []struct {
+		s    fact.State
+		able bool
+		want bool
+	}{{fact.FinWait2, false, true}, {fact.Established, false, false}, {fact.Established, true, true}, {fact.TimeWait, true, false}, {fact.Listen, true, false}} {
+		if got := closedSince(&fact.Socket{State: c.s}, c.able); got != c.want {
+			t.Errorf("%v that cannot be destroyed, others can: %v, is closed: %v", c.s, c.able, got)
+		}
+	}
 	if err := refusal(established, unix.EPERM); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("EPERM: %v", err)
 	}
