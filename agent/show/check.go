@@ -76,18 +76,19 @@ var colours = map[verdict.Severity]string{verdict.Fail: "31;1", verdict.Warn: "3
 
 // finding writes one. What it means and what to do is said once for a run of
 // findings of one rule.
+// It may come from what answers in place of an agent, and draws nothing by its words.
 func (p *page) finding(f *verdict.Finding, again bool) {
 	const indent = "            "
-	p.hang("  "+p.style.paint(colours[f.Severity], fmt.Sprintf("%-4s", f.Severity))+" "+f.Code+" ", indent, f.Title)
+	p.hang("  "+p.style.paint(colours[f.Severity], fmt.Sprintf("%-4s", f.Severity))+" "+fact.Printable(f.Code)+" ", indent, fact.Printable(f.Title))
 	if seen := valuesText(f.Evidence); seen != "" {
-		p.hang(indent+"seen: ", indent+"      ", seen)
+		p.hang(indent+"seen: ", indent+"      ", fact.Printable(seen))
 	}
 	if again {
 		return
 	}
-	p.hang(indent+"why:  ", indent+"      ", f.Why)
+	p.hang(indent+"why:  ", indent+"      ", fact.Printable(f.Why))
 	for _, fix := range f.Fix {
-		p.hang(indent+"do:   ", indent+"      ", fix)
+		p.hang(indent+"do:   ", indent+"      ", fact.Printable(fix))
 	}
 }
 

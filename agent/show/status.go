@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/state"
 )
 
@@ -15,11 +16,12 @@ const mostOpen = 10
 
 // Status writes what an agent knows in a few lines: how it stands with the four
 // promises and what was looked at, the open findings, with what to do about each,
-// what could not be seen, and one line that sums it up.
+// what could not be seen, and one line that sums it up. No text of it draws on a
+// terminal: what answered may be no agent.
 func Status(w io.Writer, st *state.State, s Style) {
 	p := &page{w: w, style: s}
 	for _, one := range st.Promises {
-		p.hang(fmt.Sprintf("%-8s %s ", one.Promise, s.paint(statusColours[one.Status], fmt.Sprintf("%-7s", one.Status))), "                 ", one.Summary)
+		p.hang(fmt.Sprintf("%-8s %s ", one.Promise, s.paint(statusColours[one.Status], fact.Printable(fmt.Sprintf("%-7s", one.Status)))), "                 ", fact.Printable(one.Summary))
 	}
 	open := 0
 	for i := range st.Findings {
@@ -45,7 +47,7 @@ func Status(w io.Writer, st *state.State, s Style) {
 			if b.Needs != nil {
 				text += "; needs " + *b.Needs
 			}
-			p.hang("  ", "  ", text)
+			p.hang("  ", "  ", fact.Printable(text))
 		}
 		p.line("")
 	}

@@ -17,6 +17,19 @@ func agentState() *state.State {
 	return s
 }
 
+// What answers in place of an agent draws nothing on the terminal.
+func TestStatusDrawsNothing(t *testing.T) {
+	const evil = "\x1b]0;owned\x07\u202e"
+	needs := evil
+	s := &state.State{Promises: []state.Promise{{Status: evil, Summary: evil}}, Blind: []state.Blind{{Source: evil, Error: evil, Needs: &needs}},
+		Findings: []state.Finding{{Finding: verdict.Finding{Code: evil, Title: evil, Why: evil, Fix: []string{evil}, Evidence: verdict.Values{{Key: evil, V: evil}}}}}}
+	var b bytes.Buffer
+	Status(&b, s, Style{})
+	if strings.ContainsAny(b.String(), "\x1b\x07\u202e") || !strings.Contains(b.String(), `\x1b]0;owned`) {
+		t.Errorf("%q", b.String())
+	}
+}
+
 func TestStatus(t *testing.T) {
 	needs := "CAP_NET_ADMIN"
 	for _, c := range []struct {

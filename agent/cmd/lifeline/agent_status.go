@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -56,6 +57,9 @@ func runStatus(cmd *cobra.Command, f *statusFlags) error {
 	}
 	defer a.Close()
 	s, err := lookedAtAll(cmd.Context(), a, f.wait)
+	if refused, ok := errors.AsType[*client.Refused](err); ok && refused.Status == http.StatusUnauthorized {
+		return blindError{fmt.Errorf("the agent at %s wants its token: --token-file FILE", f.agent)}
+	}
 	if err != nil {
 		return blindError{fmt.Errorf("no agent at %s: %w; lifeline agent starts one", f.agent, err)}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/lifeline-go/lifeline/agent/daemon"
+	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/web"
 )
@@ -23,12 +24,22 @@ func TestAgentStatusWithoutAgent(t *testing.T) {
 	l.Close()
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = w.Write([]byte(`{"error":"\u001b]0;owned\u0007"}`))
+	}))
+	defer evil.Close()
+	closed := httptest.NewUnstartedServer(nil)
+	closed.Config.Handler = web.Handler(web.Options{Agent: daemon.New(daemon.Options{Passive: true}), Listen: closed.Listener.Addr().String(), Token: "0123456789abcdef"})
+	closed.Start()
+	defer closed.Close()
 	for _, c := range []struct {
 		agent, says string
 		code        int
-	}{{nobody, "no agent at ", exitBlind}, {other.URL, "no agent at ", exitBlind}, {"127.0.0.1:7117", "is no address of an agent", exitUsage}} {
+	}{{nobody, "no agent at ", exitBlind}, {other.URL, "no agent at ", exitBlind}, {evil.URL, `\x1b]0;owned\a`, exitBlind},
+		{closed.URL, "wants its token: --token-file FILE", exitBlind}, {"127.0.0.1:7117", "is no address of an agent", exitUsage}} {
 		out, errs, code := lifeline(t, "agent", "status", "--agent", c.agent)
-		if code != c.code || out != "" || !strings.Contains(errs, c.says) || strings.Count(errs, "\n") != 1 {
+		if code != c.code || out != "" || strings.Contains(errs, "\x1b") || !strings.Contains(errs, c.says) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q, %q", c.agent, code, out, errs)
 		}
 	}
@@ -37,7 +48,11 @@ func TestAgentStatusWithoutAgent(t *testing.T) {
 // It waits until an agent that has just begun has looked, and not for ever.
 func TestAgentStatus(t *testing.T) {
 	t.Parallel()
-	d := daemon.New(daemon.Options{Passive: true})
+	of, err := node.ParseNamespaces(apart(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := daemon.New(daemon.Options{Passive: true, Namespaces: of})
 	server := httptest.NewUnstartedServer(nil)
 	server.Config.Handler = web.Handler(web.Options{Agent: d, Listen: server.Listener.Addr().String()})
 	server.Start()

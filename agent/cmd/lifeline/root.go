@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/show"
 )
 
@@ -71,8 +72,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitUsage
 }
 
+// oneLine is an error that a terminal shows: others may have chosen its words.
 func oneLine(err error) string {
-	return strings.Join(strings.Fields(err.Error()), " ")
+	return fact.Printable(strings.Join(strings.Fields(err.Error()), " "))
 }
 
 // newRoot makes the command and all that it can do.
