@@ -250,11 +250,11 @@ func (s *Sender) post(ctx context.Context, client *http.Client, path string, mes
 	z := gzip.NewWriter(&body)
 	_, _ = z.Write(text) // into memory
 	_ = z.Close()
-	address := strings.TrimRight(s.URL, "/") + path
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, address, &body)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(s.URL, "/")+path, &body)
 	if err != nil {
 		return err
 	}
+	address := r.URL.Redacted() // a password in it is for nobody's log
 	r.Header.Set("Content-Type", "application/x-protobuf")
 	r.Header.Set("Content-Encoding", "gzip")
 	r.Header.Set("User-Agent", "lifeline-agent")
