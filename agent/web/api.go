@@ -60,8 +60,20 @@ func (s *server) connections(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, err)
 		return
 	}
-	found, err := s.Agent.Connections(r.Context(), q)
+	found, err := inTurn(s, r, func() (state.Connections, error) { return s.Agent.Connections(r.Context(), q) })
 	answer(w, found, err)
+}
+
+// inTurn answers a question about all sockets, which takes some hundred bytes for
+// each of these: so many at a time, others wait until it is their turn.
+func inTurn[T any](s *server, r *http.Request, ask func() (T, error)) (out T, err error) {
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+		return ask()
+	case <-r.Context().Done():
+		return out, r.Context().Err()
+	}
 }
 
 // queryOf reads the query of a URL: the names are those of [state.Query].
@@ -106,7 +118,7 @@ func (s *server) whatIf(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, err)
 		return
 	}
-	loss, err := s.Agent.WhatIf(r.Context(), dead)
+	loss, err := inTurn(s, r, func() (state.Loss, error) { return s.Agent.WhatIf(r.Context(), dead) })
 	answer(w, loss, err)
 }
 

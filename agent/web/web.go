@@ -38,6 +38,9 @@ const (
 	// mostUnread is how many bytes the kernel holds for a reader.
 	mostUnread = 128 << 10
 
+	// mostAsking is how many questions about all sockets are answered at a time.
+	mostAsking = 4
+
 	// goodbye is how long requests under way may take when all ends.
 	goodbye = 2 * time.Second
 )
@@ -73,6 +76,7 @@ type server struct {
 	paths   map[string]http.HandlerFunc
 	posts   map[string]http.HandlerFunc
 	streams chan struct{} // one place for each
+	asking  chan struct{} // the same, see inTurn
 	patient time.Duration // see writeTime
 	beat    time.Duration // see heartbeat
 
@@ -90,7 +94,7 @@ type server struct {
 func Handler(o Options) http.Handler { return newServer(o) }
 
 func newServer(o Options) *server {
-	s := &server{Options: o, streams: make(chan struct{}, mostStreams), patient: writeTime, beat: heartbeat}
+	s := &server{Options: o, streams: make(chan struct{}, mostStreams), asking: make(chan struct{}, mostAsking), patient: writeTime, beat: heartbeat}
 	s.paths = map[string]http.HandlerFunc{
 		"/":                   s.page,
 		"/healthz":            s.health,

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -86,6 +87,46 @@ func (a *agent) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error)
 		return state.Loss{}, state.ErrNotYet
 	}
 	return state.Loss{Peer: dead.String(), Count: 4224}, nil
+}
+
+// crowded is an agent with so many sockets that a question takes its time.
+type crowded struct {
+	*agent
+	asked chan struct{}
+	goOn  chan struct{}
+}
+
+func (c crowded) Connections(context.Context, state.Query) (state.Connections, error) {
+	c.asked <- struct{}{}
+	<-c.goOn
+	return state.Connections{}, nil
+}
+
+// However many ask about all sockets, few are answered at a time.
+func TestAskedInTurn(t *testing.T) {
+	c := crowded{newAgent(), make(chan struct{}, 100), make(chan struct{})}
+	h := Handler(Options{Agent: c})
+	var open sync.WaitGroup
+	for range 3 * mostAsking {
+		open.Go(func() {
+			w := httptest.NewRecorder()
+			if h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/api/v1/connections", nil)); w.Code != http.StatusOK {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		})
+	}
+	time.Sleep(100 * time.Millisecond) // that more never come cannot be waited for
+	if n := len(c.asked); n != mostAsking {
+		t.Errorf("%d are answered at a time", n)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	w := httptest.NewRecorder()
+	if h.ServeHTTP(w, httptest.NewRequestWithContext(gone, http.MethodGet, "http://localhost/api/v1/connections", nil)); w.Code == http.StatusOK {
+		t.Error("who is gone has a place")
+	}
+	close(c.goOn)
+	open.Wait()
 }
 
 // serving serves s on loopback until the test ends, and returns its address.
