@@ -176,7 +176,7 @@ func TestAgentKilledWhileItActs(t *testing.T) {
 	p.next("act begins")
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
-	again := exec.Command("lifeline", "agent", "--json", "--listen", "127.0.0.1:0", "--history", "none", "--passive", "--audit", p.path("audit.jsonl"))
+	again := exec.Command("lifeline", "agent", "--json", "--listen", "127.0.0.1:0", "--history", "none", "--passive", "--netns", near.Path(), "--audit", p.path("audit.jsonl"))
 	p.cmd = again
 	out, err := again.StdoutPipe()
 	if err != nil {
@@ -292,7 +292,7 @@ func TestAgentWithoutRightsToAct(t *testing.T) {
 	if err := os.WriteFile(policy, []byte("acts:\n  cut: {on: [S001]}\n  evac: {on: shutdown}\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Args = append(cmd.Args, "agent", "--json", "--listen", "127.0.0.1:0", "--history", "none", "--policy", policy,
+	cmd.Args = append(cmd.Args, "agent", "--json", "--listen", "127.0.0.1:0", "--history", "none", "--netns", "self", "--policy", policy,
 		"--audit", filepath.Join(dir, "audit.jsonl"), "--socket", filepath.Join(dir, "agent.sock"))
 	p := &agentProcess{t: t, cmd: cmd, dir: dir}
 	out, err := cmd.StdoutPipe()

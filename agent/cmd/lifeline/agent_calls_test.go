@@ -18,7 +18,7 @@ func TestAgentCalls(t *testing.T) {
 	path := target(t, "story")
 	_, address := begin(t, path, "host")
 	pid, _ := begin(t, path, "manager", address)
-	w := watching(t, nil, exec.Command(quick(t), "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none"))
+	w := watching(t, nil, exec.Command(quick(t), "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--netns", "self"))
 	w.until("the goroutine that waits", func(s *state.State) bool {
 		return slices.ContainsFunc(s.Calls, func(c state.Waiting) bool {
 			return int(c.PID) == pid && c.Process == "story" && len(c.Goroutines) == 1 &&

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/history"
+	"github.com/lifeline-go/lifeline/agent/lab"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/internal/need"
@@ -25,10 +26,10 @@ import (
 // agentKills is how often an agent is killed; make soak has more.
 var agentKills = flag.Int("kills", 4, "how often TestAgentKilledAtAnyMoment kills an agent")
 
-// keeping starts an agent with a history.
-func keeping(t *testing.T, path string) *watcher {
+// keeping starts an agent with a history that looks at a network namespace.
+func keeping(t *testing.T, netns, path string) *watcher {
 	t.Helper()
-	return watching(t, nil, exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", path))
+	return watching(t, nil, exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--netns", netns, "--history", path))
 }
 
 // span asks what the history holds until that fits.
@@ -49,13 +50,10 @@ func (w *watcher) span(fits func(state.Span) bool) (s state.Span) {
 	}
 }
 
-// connected opens one more connection to a port of this machine.
-func connected(t *testing.T, l net.Listener) {
+// connected opens one more connection to a port of a host, on it.
+func connected(t *testing.T, on *lab.Host, l net.Listener) {
 	t.Helper()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := on.Dial("tcp", l.Addr().String())
 	t.Cleanup(func() { _ = c.Close() })
 	accepted, err := l.Accept()
 	if err != nil {
@@ -68,17 +66,14 @@ func connected(t *testing.T, l net.Listener) {
 // the next one goes on in the same file, and the commands read what both wrote.
 func TestAgentKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	box := lab.New(t).Host("box")
+	l := box.Listen("tcp", "127.0.0.1:0")
 	port := fmt.Sprintf(":%d", l.Addr().(*net.TCPAddr).Port)
 	path := filepath.Join(t.TempDir(), "history.db")
 	var written []state.Span // after each round, as the agent said or its file shows
 	for round := range *agentKills {
-		connected(t, l) // one more in each round
-		w := keeping(t, path)
+		connected(t, box, l) // one more in each round
+		w := keeping(t, box.Path(), path)
 		var span state.Span
 		if round%2 == 0 { // killed after it wrote
 			span = w.span(func(s state.Span) bool { return s.Records > 0 && (round == 0 || s.Records > written[round-1].Records) })
@@ -139,7 +134,9 @@ func TestAgentOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	w := keeping(t, filepath.Join(dir, "history.db"))
+	box := lab.New(t).Host("box")
+	connected(t, box, box.Listen("tcp", "127.0.0.1:0"))
+	w := keeping(t, box.Path(), filepath.Join(dir, "history.db"))
 	before := w.span(func(s state.Span) bool { return s.Records > 0 })
 	fillDisk(t, filepath.Join(dir, "ballast"))
 	w.until("a full disk", func(s *state.State) bool {

@@ -34,7 +34,7 @@ func TestAgentNames(t *testing.T) {
 		}
 	}
 	write("watch:\n  names: [api.corp.example, bücher.corp.example]\n")
-	w := watching(t, o.box, o.command("agent", "--listen", "127.0.0.1:0", "--json", "--history", "none", "--policy", file))
+	w := watching(t, o.box, o.command("agent", "--listen", "127.0.0.1:0", "--json", "--history", "none", "--netns", "self", "--policy", file))
 	names := func(s *state.State) (all []string) {
 		if s.Names == nil {
 			return nil

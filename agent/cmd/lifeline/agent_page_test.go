@@ -2,13 +2,13 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/lifeline-go/lifeline/agent/lab"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/web/chromium"
 	"github.com/lifeline-go/lifeline/internal/need"
@@ -22,14 +22,11 @@ func TestAgentPage(t *testing.T) {
 	need.Root(t)
 	need.Program(t, "chromium")
 	full := nearlyFull(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	connected(t, l)
+	box := lab.New(t).Host("box")
+	l := box.Listen("tcp", "127.0.0.1:0")
+	connected(t, box, l)
 	history := filepath.Join(t.TempDir(), "history.db")
-	w := keeping(t, history)
+	w := keeping(t, box.Path(), history)
 	w.until("the process that has nearly all files open", func(s *state.State) bool {
 		return slices.ContainsFunc(s.Findings, func(f state.Finding) bool { return f.Code == "L001" }) && s.Totals.Sockets > 0
 	})
@@ -44,7 +41,7 @@ func TestAgentPage(t *testing.T) {
 	p.Type(l.Addr().String()[len("127.0.0.1"):]) // the port that is served
 	p.Until(`document.querySelectorAll("main tbody tr").length === 1`)
 	p.Click("main tbody td.links a")
-	p.Until(`document.querySelector(".drawer tbody").innerText.includes("lifeline.test")`) // the first of its connections: other tests have many
+	p.Until(`document.querySelector(".drawer tbody").innerText.includes("lifeline.test")`)
 	p.Keys("Escape")
 	w.span(func(s state.Span) bool { return s.Records > 0 })
 	p.Keys("7")
@@ -56,7 +53,7 @@ func TestAgentPage(t *testing.T) {
 	w.ended = true
 	p.Has("No connection to the agent since")
 	address := strings.Trim(strings.TrimPrefix(w.page, "http://"), "/")
-	again := watching(t, nil, exec.Command("lifeline", "agent", "--listen", address, "--passive", "--json", "--history", history))
+	again := watching(t, nil, exec.Command("lifeline", "agent", "--listen", address, "--passive", "--json", "--netns", box.Path(), "--history", history))
 	p.Has("the agent was restarted at")
 	p.Keys("1")
 	p.Has(fmt.Sprintf("pid %d", full))

@@ -39,7 +39,7 @@ func TestAgentPolicy(t *testing.T) {
 		}
 	}
 	write("ignore:\n  codes: [S003]\n")
-	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--policy", file, "--webhook", receiver.URL+"/api/v2/alerts")
+	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--netns", apart(t), "--policy", file, "--webhook", receiver.URL+"/api/v2/alerts")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

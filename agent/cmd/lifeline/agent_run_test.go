@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -59,6 +60,17 @@ func watching(t *testing.T, host *lab.Host, cmd *exec.Cmd) *watcher {
 	w.log = json.NewDecoder(out)
 	w.page = w.next("watching").Page
 	return w
+}
+
+// apart is a network namespace with nobody in it, for agents of which a test wants
+// something else than sockets to be seen: in the others are those of all tests. Who
+// is not root has none but its own.
+func apart(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return "self"
+	}
+	return lab.New(t).Host("apart").Path()
 }
 
 // next returns the next line of the log with this message.

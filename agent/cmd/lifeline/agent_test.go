@@ -41,7 +41,7 @@ func TestAgent(t *testing.T) {
 	sent := make(chan string, 100)
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.URL.Path }))
 	defer receiver.Close()
-	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--otlp", receiver.URL)
+	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--netns", apart(t), "--otlp", receiver.URL)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
