@@ -79,6 +79,18 @@ func (p *page) answer(a *Answer) {
 	}
 }
 
+// renew takes what a page is about from a list; what is not there any more stays as
+// it was.
+func renew[T any](p *page, is *T, list []T, key func(*T) string) {
+	p.gone = true
+	for i := range list {
+		if key(&list[i]) == p.key {
+			*is, p.gone = list[i], false
+			return
+		}
+	}
+}
+
 // head is the title of a page.
 func (p *page) head(s *Screen, title string) []line {
 	lines := []line{nil}
@@ -140,10 +152,7 @@ func about(subject verdict.Values) *state.Query {
 }
 
 func (p *page) findingPage(s *Screen) []line {
-	i := slices.IndexFunc(s.shown.Findings, func(f state.Finding) bool { return f.ID == p.key })
-	if p.gone = i < 0; !p.gone {
-		p.finding = s.shown.Findings[i]
-	}
+	renew(p, &p.finding, s.shown.Findings, func(f *state.Finding) string { return f.ID })
 	f := &p.finding
 	lines := p.head(s, fmt.Sprintf("%s %s  %s", f.Severity, f.Code, f.Title))
 	life := fmt.Sprintf("first seen %s, last %s", s.moment(f.First), s.clock(f.Last))
@@ -222,10 +231,7 @@ func openPeer(s *Screen, key string) *page {
 }
 
 func (p *page) peerPage(s *Screen) []line {
-	i := slices.IndexFunc(s.shown.Peers, func(o state.Peer) bool { return peerKey(&o) == p.key })
-	if p.gone = i < 0; !p.gone {
-		p.peer = s.shown.Peers[i]
-	}
+	renew(p, &p.peer, s.shown.Peers, peerKey)
 	peer := &p.peer
 	is := liveness(peer.Verdict).text
 	if peer.Since != nil {
@@ -321,10 +327,7 @@ func openLeak(s *Screen, id string) *page {
 }
 
 func (p *page) leakPage(s *Screen) []line {
-	i := slices.IndexFunc(s.shown.Leaks, func(o state.Site) bool { return o.ID == p.key })
-	if p.gone = i < 0; !p.gone {
-		p.site = s.shown.Leaks[i]
-	}
+	renew(p, &p.site, s.shown.Leaks, func(o *state.Site) string { return o.ID })
 	site := &p.site
 	who := state.Holder{PID: site.PID, Name: site.Process}
 	how := "opened"
@@ -418,10 +421,7 @@ func openCall(s *Screen, key string) *page {
 }
 
 func (p *page) callPage(s *Screen) []line {
-	i := slices.IndexFunc(s.shown.Calls, func(o state.Waiting) bool { return callKey(&o) == p.key })
-	if p.gone = i < 0; !p.gone {
-		p.call = s.shown.Calls[i]
-	}
+	renew(p, &p.call, s.shown.Calls, callKey)
 	c := &p.call
 	who := state.Holder{PID: c.PID, Name: c.Process}
 	has := "no, or unknown"

@@ -294,7 +294,7 @@ func bars(counts []*float64, width int) string {
 		case most == 0:
 			b.WriteRune(levels[0])
 		default:
-			b.WriteRune(levels[int(*n*float64(len(levels)-1)/most)])
+			b.WriteRune(levels[int(max(*n, 0)*float64(len(levels)-1)/most)])
 		}
 	}
 	return b.String()

@@ -239,6 +239,14 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// Counts below nothing, which only a liar tells, are drawn as nothing.
+func TestBarsBelowNothing(t *testing.T) {
+	least, most := -1e9, 1.0
+	if got := bars([]*float64{&least, nil, &most}, 10); got != "▁ █" {
+		t.Errorf("%q", got)
+	}
+}
+
 // A key is drawn in a moment, with as much to show as there ever is.
 func TestQuick(t *testing.T) {
 	p := &play{T: t, Screen: New(Options{Ink: InkColor, History: true}), now: began}

@@ -92,10 +92,11 @@ func (w *viewer) ends(code int) {
 	}
 }
 
-// agentOn starts an agent and returns it and its address.
-func agentOn(t *testing.T, listen string) (*exec.Cmd, string) {
+// agentOn starts an agent that looks at a network namespace, and returns it and its
+// address.
+func agentOn(t *testing.T, netns, listen string) (*exec.Cmd, string) {
 	t.Helper()
-	cmd := exec.Command(quick(t), "agent", "--listen", listen, "--passive", "--json", "--history", t.TempDir()+"/history.db")
+	cmd := exec.Command(quick(t), "agent", "--listen", listen, "--passive", "--json", "--netns", netns, "--history", t.TempDir()+"/history.db")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +124,8 @@ func agentOn(t *testing.T, listen string) (*exec.Cmd, string) {
 func TestTopOfAgent(t *testing.T) {
 	t.Parallel()
 	full := nearlyFull(t)
-	agent, page := agentOn(t, "127.0.0.1:0")
+	netns := apart(t)
+	agent, page := agentOn(t, netns, "127.0.0.1:0")
 	w := watch(t, exec.Command("lifeline", "top", "--agent", page))
 	w.until("agent at " + strings.TrimPrefix(page, "http://"))
 	w.until("kept")
@@ -146,7 +148,7 @@ func TestTopOfAgent(t *testing.T) {
 	}
 	w.until("NO AGENT for ")
 	w.until("since ")
-	agentOn(t, strings.TrimPrefix(page, "http://"))
+	agentOn(t, netns, strings.TrimPrefix(page, "http://"))
 	if err := w.Until(w.late, func(screen string) bool { return !strings.Contains(screen, "NO AGENT") }); err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +163,7 @@ func TestTopItself(t *testing.T) {
 	t.Parallel()
 	w := watch(t, exec.Command("lifeline", "top", "--agent", "none", "--passive"))
 	w.until("no agent: looks itself, as root")
+	w.press("\x1a") // no shell has this job, and could have it go on
 	w.press("7")
 	w.until("> peers")
 	w.until("census ")
@@ -191,7 +194,7 @@ func TestTopOverSSH(t *testing.T) {
 	t.Parallel()
 	ssh := need.Program(t, "ssh")
 	d := startSSHD(t)
-	_, page := agentOn(t, "127.0.0.1:0")
+	_, page := agentOn(t, apart(t), "127.0.0.1:0")
 	program, err := exec.LookPath("lifeline")
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +294,7 @@ func TestTopCrowded(t *testing.T) {
 // What is no terminal gets one document, or a line that says how to get one.
 func TestTopOnce(t *testing.T) {
 	t.Parallel()
-	agent, page := agentOn(t, "127.0.0.1:0")
+	agent, page := agentOn(t, apart(t), "127.0.0.1:0")
 	for _, args := range [][]string{{"top"}, {"top", "--agent", page}} {
 		if stdout, stderr, code := lifeline(t, args...); code != exitUsage || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "--once") {
 			t.Errorf("%v: code %d: %s%s", args, code, stdout, stderr)

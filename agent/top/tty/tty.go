@@ -23,6 +23,9 @@ const (
 	// patience is how long a terminal that takes nothing is waited for in the end.
 	patience = time.Second
 
+	// stopTime is how long it may take until this process is stopped.
+	stopTime = 500 * time.Millisecond
+
 	// The size of a terminal that does not say it.
 	usualWidth, usualHeight = 80, 24
 )
@@ -118,8 +121,8 @@ func keys(ctx context.Context, from *os.File, p *tea.Program, l *line) error {
 	})
 }
 
-// setAside stops this process, as ctrl+z does, until it is told to go on. It must
-// be called by who reads keys.
+// setAside stops this process, as ctrl+z does, until it is told to go on; at once
+// where nobody could tell it. It must be called by who reads keys.
 func setAside(p *tea.Program, l *line) {
 	if p.ReleaseTerminal() != nil {
 		return
@@ -129,7 +132,10 @@ func setAside(p *tea.Program, l *line) {
 	signal.Notify(goesOn, unix.SIGCONT)
 	defer signal.Stop(goesOn)
 	if unix.Kill(0, unix.SIGTSTP) == nil { // all of the job
-		<-goesOn
+		select {
+		case <-goesOn:
+		case <-time.After(stopTime): // no shell has this job, as over ssh HOST lifeline top: the kernel stops none such
+		}
 	}
 	_ = l.raw()             // fails where the terminal is gone, and who reads keys finds out
 	_ = p.RestoreTerminal() // likewise
