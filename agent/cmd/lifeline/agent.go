@@ -154,6 +154,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	}
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
+	defer told.hear()()
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
 		return blindError{fmt.Errorf("cannot listen: %w", err)}

@@ -25,12 +25,13 @@ type agentPolicy struct {
 	webhook string         // where alerts go; "" = nowhere
 	now     *policy.Policy // in force
 	told    state.Policy
+	hup     chan os.Signal // SIGHUP came
 }
 
 // readAgentPolicy reads the policy file, if there is one. A webhook of the flags
 // goes before that of the file.
 func readAgentPolicy(path, webhook string, passive bool) (*agentPolicy, error) {
-	a := &agentPolicy{path: path, passive: passive, now: &policy.Policy{}}
+	a := &agentPolicy{path: path, passive: passive, now: &policy.Policy{}, hup: make(chan os.Signal, 1)}
 	if webhook != "" {
 		if err := policy.CheckWebhook(webhook); err != nil {
 			return nil, fmt.Errorf("--webhook: %w", err)
@@ -79,14 +80,19 @@ func (a *agentPolicy) read() (*policy.Policy, error) {
 	return p, nil
 }
 
+// hear has SIGHUP come to who follows, from now on until ended: early, as who starts
+// the agent may send it soon. Without a file it ends the agent, as any program.
+func (a *agentPolicy) hear() (ended func()) {
+	if a.path == "" {
+		return func() {}
+	}
+	signal.Notify(a.hup, syscall.SIGHUP)
+	return func() { signal.Stop(a.hup) }
+}
+
 // follow puts the policy in force, and with each SIGHUP the file as it is then,
 // until ctx ends. A file with an error changes nothing but what is said of it.
 func (a *agentPolicy) follow(ctx context.Context, log *slog.Logger, put ...func(*policy.Policy, state.Policy)) error {
-	hup := make(chan os.Signal, 1)
-	if a.path != "" { // without a file SIGHUP ends the agent, as any program
-		signal.Notify(hup, syscall.SIGHUP)
-		defer signal.Stop(hup)
-	}
 	for {
 		for _, put := range put {
 			put(a.now, a.told)
@@ -94,7 +100,7 @@ func (a *agentPolicy) follow(ctx context.Context, log *slog.Logger, put ...func(
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-a.hup:
 		}
 		p, err := a.read()
 		if err == nil && p.Webhook != a.now.Webhook {
