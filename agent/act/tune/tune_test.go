@@ -149,7 +149,7 @@ func checkTuned(t *testing.T, before, after []values, within, timeout time.Durat
 	}
 }
 
-// 4,224 sockets take milliseconds.
+// 4,224 sockets, in each way; what they take is for bench tune to say.
 func TestManySockets(t *testing.T) {
 	const n = 4224
 	near, far := hosts(t)
@@ -160,13 +160,11 @@ func TestManySockets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		least := time.Hour
 		for _, within := range []time.Duration{20 * time.Second, 10 * time.Second, 5 * time.Second} {
 			m := look(t, true, far)
 			start, before := time.Now(), worked(t)
 			r, err := Run(t.Context(), m, established(m), Options{Within: within, Dir: dir, Reach: reach})
 			took, cost := time.Since(start), worked(t)-before
-			least = min(least, cost)
 			if err != nil || len(r.Tuned) != n || r.Way != way {
 				t.Fatalf("%v: %v, %d tuned, %d gone, %v failed", way, err, len(r.Tuned), len(r.Gone), r.Failed)
 			}
@@ -179,10 +177,6 @@ func TestManySockets(t *testing.T) {
 			t.Fatalf("%v: %v, %d restored, %d gone, %v failed", way, err, len(u.Restored), u.Gone, u.Failed)
 		}
 		t.Logf("%v: undone in %v", way, time.Since(start))
-		const aim = 20 * time.Millisecond // without the race detector
-		if way == ByBPF && least > 10*aim {
-			t.Errorf("by BPF it took %v of a processor, of %v", least, aim)
-		}
 		if got := optionsOf(t, links[n-1].far); got != (values{1, 15, 15, 9, 0}) {
 			t.Errorf("after undo: %v", got)
 		}
