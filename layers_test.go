@@ -63,6 +63,7 @@ var layers = []layer{
 	{"internal/tcpinfo", library, []string{xsys}, "how the peer of a TCP connection answers"},
 	{"internal/leakcheck", support, []string{"lifelinetest"}, "fails a test binary that leaves something open"},
 	{"internal/need", support, nil, "the only place that skips a test"},
+	{"internal/opensshd", support, []string{"internal/need", xcrypto}, "a real OpenSSH server for the tests of package ssh and below"},
 
 	{"agent/fact", pure, []string{"bound"}, "what was seen: plain values"},
 	{"agent/profile", pure, nil, "which capabilities are needed for what: a table, and who has what profile"},
@@ -141,7 +142,7 @@ var layers = []layer{
 
 // testImports is what tests of any package may import beside what it may
 // itself.
-var testImports = []string{"internal/leakcheck", "ledger", "lifelinetest", "internal/need", "agent/lab", "agent/web/chromium", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
+var testImports = []string{"internal/leakcheck", "ledger", "lifelinetest", "internal/need", "internal/opensshd", "agent/lab", "agent/web/chromium", "agent/fact", "bound", "agent/source/*", xsys, "github.com/rogpeppe/go-internal", "examples/internal/stage"}
 
 // pureImports is all of the standard library that does no I/O by itself and
 // that pure packages have had a reason to use.

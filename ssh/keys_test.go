@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeline-go/lifeline/internal/opensshd"
 	"github.com/lifeline-go/lifeline/ssh"
 	xssh "golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -130,8 +131,8 @@ func TestReadKey(t *testing.T) {
 	t.Parallel()
 	const encrypted = "testdata/encrypted" // with one round of bcrypt, which is slow under -race
 	dir := t.TempDir()
-	signer, plain := keyFile(t, dir, "plain")
-	_, certified := keyFile(t, dir, "certified")
+	signer, plain := opensshd.Key(t, dir, "plain")
+	_, certified := opensshd.Key(t, dir, "certified")
 	for name, row := range map[string]struct {
 		file, passphrase, certificate string
 		kind                          string

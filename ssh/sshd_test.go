@@ -3,87 +3,31 @@ package ssh_test
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/lifeline-go/lifeline/internal/need"
+	"github.com/lifeline-go/lifeline/internal/opensshd"
 	"github.com/lifeline-go/lifeline/ssh"
 	xssh "golang.org/x/crypto/ssh"
 )
 
-// sshd is a real OpenSSH server on loopback, with keys and configuration of its
-// own.
+// sshd is a real OpenSSH server on loopback, and how to log in to it.
 type sshd struct {
-	addr    string
-	config  ssh.Config
-	process *os.Process
+	addr   string
+	config ssh.Config
 }
 
-// startSSHD starts a server whose user is the one who runs the test. SHLVL keeps
-// a bash from reading what interactive ones read, as it does below an sshd.
 func startSSHD(t testing.TB, options ...string) *sshd {
 	t.Helper()
-	need.Root(t) // it changes to the user's identity
-	_, err := os.Stat("/usr/sbin/sshd")
-	need.Feature(t, "sshd", err)
-	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // to separate privileges in
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	host, hostFile := keyFile(t, dir, "host")
-	me, _ := keyFile(t, dir, "me")
-	authorized := filepath.Join(dir, "authorized_keys")
-	write(t, authorized, string(xssh.MarshalAuthorizedKey(me.PublicKey())))
-	port := strconv.Itoa(need.Port(t))
-	addr := net.JoinHostPort("127.0.0.1", port)
-	conf := filepath.Join(dir, "sshd_config")
-	write(t, conf, strings.Join(append(options, "ListenAddress 127.0.0.1", "Port "+port, "HostKey "+hostFile, "AuthorizedKeysFile "+authorized,
-		"PidFile none", "StrictModes no", "PermitRootLogin yes", "UsePAM no", "AcceptEnv LIFELINE_*", "LogLevel ERROR",
-		"SetEnv SHLVL=5", ""), "\n"))
-	cmd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", conf)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("sshd: %s", log.Bytes())
-		}
-	})
-	who, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(10 * s); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("sshd does not listen: %v", err)
-		}
-	}
-	return &sshd{addr: addr, process: cmd.Process, config: ssh.Config{
-		User: who.Username, Auth: []xssh.AuthMethod{xssh.PublicKeys(me)}, HostKey: xssh.FixedHostKey(host.PublicKey()),
-	}}
+	d := opensshd.Start(t, options...)
+	return &sshd{addr: d.Addr, config: ssh.Config{User: "root", Auth: []xssh.AuthMethod{xssh.PublicKeys(d.Me)}, HostKey: xssh.FixedHostKey(d.Host.PublicKey())}}
 }
 
 func (d *sshd) dial(t testing.TB) *ssh.Client {
@@ -94,26 +38,6 @@ func (d *sshd) dial(t testing.TB) *ssh.Client {
 	}
 	t.Cleanup(func() { client.Close() })
 	return client
-}
-
-// keyFile makes a key and its file.
-func keyFile(t testing.TB, dir, name string) (xssh.Signer, string) {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := xssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := xssh.MarshalPrivateKey(key, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, name)
-	write(t, file, string(pem.EncodeToMemory(block)))
-	return signer, file
 }
 
 func write(t testing.TB, file, text string) {
@@ -266,7 +190,7 @@ func TestOpenSSHSessions(t *testing.T) {
 func TestOpenSSHWrongKey(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	other, _ := keyFile(t, t.TempDir(), "other")
+	other, _ := opensshd.Key(t, t.TempDir(), "other")
 	d.config.Auth = []xssh.AuthMethod{xssh.PublicKeys(other)}
 	_, err := ssh.Dial(t.Context(), d.addr, d.config)
 	if !errors.Is(err, ssh.ErrAuthentication) {

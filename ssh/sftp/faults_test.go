@@ -93,7 +93,7 @@ func TestServerFrozen(t *testing.T) {
 		d.config.Liveness.Silence = s
 		client := d.dial(t)
 		c := open(t, client, sftp.Options{})
-		session := children(t, d.process.Pid)
+		session := children(t, d.Process.Pid)
 		if len(session) != 1 {
 			t.Fatalf("%d sessions", len(session))
 		}
@@ -118,7 +118,7 @@ func TestSFTPFrozen(t *testing.T) {
 		d := startSSHD(t)
 		client := d.dial(t)
 		c := open(t, client, sftp.Options{Idle: s})
-		session := children(t, d.process.Pid)
+		session := children(t, d.Process.Pid)
 		if len(session) != 1 {
 			t.Fatalf("%d sessions", len(session))
 		}
@@ -148,7 +148,7 @@ func TestServerKilled(t *testing.T) {
 		d := startSSHD(t)
 		client := d.dial(t)
 		c := open(t, client, sftp.Options{})
-		session := children(t, d.process.Pid)
+		session := children(t, d.Process.Pid)
 		server := children(t, session[0])
 		source, target, took, err := midway(t, c, copy, func() { _ = syscall.Kill(server[0], syscall.SIGKILL) })
 		if !errors.Is(err, sftp.ErrEnded) || took > 30*s {
@@ -202,12 +202,12 @@ func TestPermissionDenied(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t, "AllowUsers nobody", "ForceCommand internal-sftp")
 	d.config.User = "nobody"
-	for dir := filepath.Dir(d.keyFile); len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) { // so that nobody can read authorized_keys
+	for dir := filepath.Dir(d.MeFile); len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) { // so that nobody can read authorized_keys
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(filepath.Join(filepath.Dir(d.keyFile), "authorized_keys"), 0o644); err != nil {
+	if err := os.Chmod(filepath.Join(filepath.Dir(d.MeFile), "authorized_keys"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	client := d.dial(t)

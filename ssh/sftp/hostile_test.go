@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeline-go/lifeline/internal/opensshd"
 	"github.com/lifeline-go/lifeline/ssh"
 	"github.com/lifeline-go/lifeline/ssh/sftp"
 	xssh "golang.org/x/crypto/ssh"
@@ -25,7 +26,7 @@ type hostile func(kind byte, id []byte, body []byte) string
 // connect returns sftp over a connection to such a server.
 func (h hostile) connect(t *testing.T, options sftp.Options) (*sftp.Client, *ssh.Client, error) {
 	t.Helper()
-	host, _ := keyFile(t, t.TempDir(), "host")
+	host, _ := opensshd.Key(t, t.TempDir(), "host")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

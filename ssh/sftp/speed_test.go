@@ -49,9 +49,9 @@ func besideOpenSSH(t testing.TB, size int64, rounds int) {
 	dir := t.TempDir()
 	source := filepath.Join(dir, "source")
 	random(t, source, size)
-	_, port, _ := net.SplitHostPort(d.addr)
+	_, port, _ := net.SplitHostPort(d.Addr)
 	theirs := func(command string) time.Duration {
-		cmd := exec.Command("sftp", "-q", "-b", "-", "-F", "none", "-c", cipher, "-i", d.keyFile, "-P", port, "-o", "StrictHostKeyChecking=no",
+		cmd := exec.Command("sftp", "-q", "-b", "-", "-F", "none", "-c", cipher, "-i", d.MeFile, "-P", port, "-o", "StrictHostKeyChecking=no",
 			"-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR", d.config.User+"@127.0.0.1")
 		cmd.Stdin = strings.NewReader(command + "\n")
 		began := time.Now()

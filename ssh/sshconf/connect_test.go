@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/internal/need"
+	"github.com/lifeline-go/lifeline/internal/opensshd"
 	"github.com/lifeline-go/lifeline/ssh"
 	"github.com/lifeline-go/lifeline/ssh/sshconf"
 	xssh "golang.org/x/crypto/ssh"
@@ -48,8 +49,8 @@ func says(t testing.TB, h *sshconf.Host, login sshconf.Login) (client *ssh.Clien
 func TestHostKeys(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	other, _ := keyFile(t, t.TempDir(), "other")
-	name := fmt.Sprintf("[127.0.0.1]:%d", d.port)
+	other, _ := opensshd.Key(t, t.TempDir(), "other")
+	name := fmt.Sprintf("[127.0.0.1]:%d", d.Port)
 	host := func(policy sshconf.HostKeyPolicy) *sshconf.Host {
 		h := hostOf(t, d.entry("web1"), "web1")
 		h.HostKeys = policy
@@ -75,7 +76,7 @@ func TestHostKeys(t *testing.T) {
 	if !errors.Is(err, ssh.ErrAuthentication) || !strings.Contains(err.Error(), "so it is sent no password") {
 		t.Error(err)
 	}
-	d.know(t, "@revoked ", d.host)
+	d.know(t, "@revoked ", d.Host.PublicKey())
 	if _, err := says(t, host(sshconf.Insecure), sshconf.Login{}); !errors.Is(err, sshconf.ErrRevoked) || !strings.Contains(err.Error(), d.knownHosts()+":1") {
 		t.Error(err)
 	}
@@ -104,7 +105,7 @@ func TestHostKeys(t *testing.T) {
 	}
 	h = host(sshconf.Strict)
 	h.RevokedHostKeys = filepath.Join(t.TempDir(), "revoked")
-	write(t, h.RevokedHostKeys, string(xssh.MarshalAuthorizedKey(d.host)))
+	write(t, h.RevokedHostKeys, string(xssh.MarshalAuthorizedKey(d.Host.PublicKey())))
 	if _, err := says(t, h, sshconf.Login{}); !errors.Is(err, sshconf.ErrRevoked) {
 		t.Error(err)
 	}
@@ -129,7 +130,7 @@ func TestHostKeyOfTheKnownKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := startSSHD(t, "HostKey "+file)
-	for _, key := range []xssh.PublicKey{d.host, second} {
+	for _, key := range []xssh.PublicKey{d.Host.PublicKey(), second} {
 		d.know(t, "", key)
 		if _, err := says(t, hostOf(t, d.entry("web1"), "web1"), sshconf.Login{}); err != nil {
 			t.Error(err)
@@ -160,7 +161,7 @@ func TestAcceptNew(t *testing.T) {
 	}
 	// OpenSSH finds it too.
 	cmd := exec.Command(need.Program(t, "ssh"), "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "UserKnownHostsFile="+d.knownHosts(), "-o", "IdentityAgent=none",
-		"-o", "StrictHostKeyChecking=yes", "-i", d.me, "-p", fmt.Sprint(d.port), "root@127.0.0.1", "true")
+		"-o", "StrictHostKeyChecking=yes", "-i", d.MeFile, "-p", fmt.Sprint(d.Port), "root@127.0.0.1", "true")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -169,7 +170,7 @@ func TestAcceptNew(t *testing.T) {
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	d.know(t, "", d.host)
+	d.know(t, "", d.Host.PublicKey())
 	dir := t.TempDir()
 	secretFile := filepath.Join(dir, "secret") // decrypted in one round, so that nobody waits
 	if out, err := exec.Command(need.Program(t, "ssh-keygen"), "-q", "-t", "ed25519", "-a", "1", "-N", "right", "-f", secretFile).CombinedOutput(); err != nil {
@@ -179,15 +180,15 @@ func TestKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, strange := keyFile(t, dir, "strange")
-	authority, _ := keyFile(t, dir, "authority")
-	certified, certifiedFile := keyFile(t, dir, "certified")
+	_, strange := opensshd.Key(t, dir, "strange")
+	authority, _ := opensshd.Key(t, dir, "authority")
+	certified, certifiedFile := opensshd.Key(t, dir, "certified")
 	certificate := &xssh.Certificate{Key: certified.PublicKey(), CertType: xssh.UserCert, ValidPrincipals: []string{"root"}, ValidBefore: xssh.CertTimeInfinity}
 	if err := certificate.SignCert(rand.Reader, authority); err != nil {
 		t.Fatal(err)
 	}
 	write(t, certifiedFile+"-cert.pub", string(xssh.MarshalAuthorizedKey(certificate)))
-	authorized, err := os.ReadFile(filepath.Join(d.dir, "authorized"))
+	authorized, err := os.ReadFile(filepath.Join(d.Dir, "authorized_keys"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,10 +204,10 @@ func TestKeys(t *testing.T) {
 	if out, err := exec.Command("sh", "-c", `cp "$0" "$1" && ssh-keygen -q -p -m PEM -P "" -N right -f "$1"`, rsaFile, oldFile).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	write(t, filepath.Join(d.dir, "authorized"), string(authorized)+string(secret)+string(rsa)+
+	write(t, filepath.Join(d.Dir, "authorized_keys"), string(authorized)+string(secret)+string(rsa)+
 		"cert-authority "+string(xssh.MarshalAuthorizedKey(authority.PublicKey())))
 	open := filepath.Join(dir, "open")
-	text, err := os.ReadFile(d.me)
+	text, err := os.ReadFile(d.MeFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,13 +233,13 @@ func TestKeys(t *testing.T) {
 		says  string
 		asked int
 	}{
-		"plain":              {files: []string{d.me}},
-		"after a strange":    {files: []string{strange, d.me}},
+		"plain":              {files: []string{d.MeFile}},
+		"after a strange":    {files: []string{strange, d.MeFile}},
 		"the right word":     {files: []string{secretFile}, words: []string{"right"}, asked: 1},
 		"the second word":    {files: []string{secretFile}, words: []string{"wrong", "right"}, asked: 2},
 		"three wrong words":  {files: []string{secretFile}, words: []string{"a", "b", "c", "right"}, is: ssh.ErrPassphrase, says: secretFile, asked: 3},
-		"then another key":   {files: []string{secretFile, d.me}, words: []string{"a", "b", "c"}, asked: 3},
-		"no need to ask":     {files: []string{d.me, secretFile}, words: []string{"right"}},
+		"then another key":   {files: []string{secretFile, d.MeFile}, words: []string{"a", "b", "c"}, asked: 3},
+		"no need to ask":     {files: []string{d.MeFile, secretFile}, words: []string{"right"}},
 		"nobody to ask":      {files: []string{secretFile}, is: ssh.ErrPassphrase, says: "ssh-add"},
 		"certified":          {files: []string{certifiedFile}},
 		"RSA":                {files: []string{rsaFile}},
@@ -282,10 +283,10 @@ func TestKeys(t *testing.T) {
 func TestAgent(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	d.know(t, "", d.host)
+	d.know(t, "", d.Host.PublicKey())
 	dir := t.TempDir()
-	_, strange := keyFile(t, dir, "strange")
-	me, err := os.ReadFile(d.me)
+	_, strange := opensshd.Key(t, dir, "strange")
+	me, err := os.ReadFile(d.MeFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +324,7 @@ func TestAgent(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = process.Signal(syscall.SIGCONT) })
 	began := time.Now()
-	if _, err := says(t, host(d.me), sshconf.Login{AgentTimeout: s}); err != nil {
+	if _, err := says(t, host(d.MeFile), sshconf.Login{AgentTimeout: s}); err != nil {
 		t.Error(err)
 	}
 	took := time.Since(began)
@@ -336,7 +337,7 @@ func TestAgent(t *testing.T) {
 		t.Error(err)
 	}
 	t.Log(err)
-	h = host(d.me)
+	h = host(d.MeFile)
 	h.Agent = filepath.Join(dir, "nothing")
 	if _, err := says(t, h, sshconf.Login{}); err != nil {
 		t.Error(err)
@@ -348,13 +349,13 @@ func TestAgent(t *testing.T) {
 func TestAgentStuckSigning(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	d.know(t, "", d.host)
+	d.know(t, "", d.Host.PublicKey())
 	dir, err := os.MkdirTemp("", "agent")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	me, err := os.ReadFile(d.me)
+	me, err := os.ReadFile(d.MeFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,8 +363,8 @@ func TestAgentStuckSigning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, secondFile := keyFile(t, t.TempDir(), "second")
-	write(t, filepath.Join(d.dir, "authorized"), string(xssh.MarshalAuthorizedKey(signer.PublicKey()))+string(xssh.MarshalAuthorizedKey(second.PublicKey())))
+	second, secondFile := opensshd.Key(t, t.TempDir(), "second")
+	write(t, filepath.Join(d.Dir, "authorized_keys"), string(xssh.MarshalAuthorizedKey(signer.PublicKey()))+string(xssh.MarshalAuthorizedKey(second.PublicKey())))
 	socket := filepath.Join(dir, "s")
 	ln, err := net.Listen("unix", socket)
 	if err != nil {
@@ -380,7 +381,7 @@ func TestAgentStuckSigning(t *testing.T) {
 		}
 	})
 	t.Cleanup(func() { ln.Close(); wg.Wait() })
-	for _, file := range []string{d.me, secondFile} {
+	for _, file := range []string{d.MeFile, secondFile} {
 		h := hostOf(t, d.entry("web1"), "web1")
 		h.Agent, h.IdentityFiles = socket, []string{file}
 		began := time.Now()
@@ -478,7 +479,7 @@ func TestInteractive(t *testing.T) {
 // passwordServer lets in whoever says right.
 func passwordServer(t *testing.T) (port int) {
 	t.Helper()
-	host, _ := keyFile(t, t.TempDir(), "host")
+	host, _ := opensshd.Key(t, t.TempDir(), "host")
 	config := &xssh.ServerConfig{
 		MaxAuthTries: 10,
 		PasswordCallback: func(_ xssh.ConnMetadata, password []byte) (*xssh.Permissions, error) {

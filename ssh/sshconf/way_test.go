@@ -24,7 +24,7 @@ func way(t *testing.T) (first, second, web *sshd, host *sshconf.Host) {
 	first, second, web = startSSHD(t), startSSHD(t), startSSHD(t)
 	text := "Host web1\n ProxyJump jump1,jump2\n"
 	for name, d := range map[string]*sshd{"jump1": first, "jump2": second, "web1": web} {
-		d.know(t, "", d.host)
+		d.know(t, "", d.Host.PublicKey())
 		text += d.entry(name)
 	}
 	return first, second, web, hostOf(t, text, "web1")
@@ -45,7 +45,7 @@ func TestProxyJump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	busy := func(d *sshd) int { return len(family(d.process.Pid)) - 1 }
+	busy := func(d *sshd) int { return len(d.Family()) - 1 }
 	if busy(first) == 0 || busy(second) == 0 {
 		t.Error("it does not go by the jump hosts")
 	}
@@ -64,7 +64,7 @@ func TestProxyJump(t *testing.T) {
 	}
 	t.Log(err)
 	// The key of one in the middle has changed.
-	second.know(t, "", first.host)
+	second.know(t, "", first.Host.PublicKey())
 	if _, err = says(t, host, sshconf.Login{}); !errors.As(err, &e) || e.Hop != "jump2" || !errors.Is(err, sshconf.ErrChanged) {
 		t.Error(err)
 	}
@@ -92,13 +92,13 @@ func TestSharedWay(t *testing.T) {
 		}
 		return shared, nil
 	}}
-	before := len(family(first.process.Pid)) + len(family(second.process.Pid))
+	before := len(first.Family()) + len(second.Family())
 	for range 3 {
 		client, err := says(t, host, login)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if after := len(family(first.process.Pid)) + len(family(second.process.Pid)); after != before {
+		if after := len(first.Family()) + len(second.Family()); after != before {
 			t.Errorf("%d processes before, %d after", before, after)
 		}
 		_ = client.Close()
@@ -211,7 +211,7 @@ func alive(group int) bool {
 func TestProxyCommand(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	d.know(t, "", d.host)
+	d.know(t, "", d.Host.PublicKey())
 	mark := filepath.Join(t.TempDir(), "pid")
 	nc := fmt.Sprintf("bash -c 'echo $$ > %s; exec 3<>/dev/tcp/%%h/%%p; cat <&3 & cat >&3'", mark)
 	host := hostOf(t, d.entry("web1")+" ProxyCommand "+nc+"\n", "web1")
@@ -276,7 +276,7 @@ func TestProxyCommand(t *testing.T) {
 func TestNetworkAndBinding(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t)
-	d.know(t, "", d.host)
+	d.know(t, "", d.Host.PublicKey())
 	host := hostOf(t, d.entry("web1")+" BindAddress 127.0.0.9\n AddressFamily inet\n", "web1")
 	client, err := says(t, host, sshconf.Login{})
 	if err != nil {
