@@ -94,7 +94,7 @@ func TestShutdownWaitsForEver(t *testing.T) {
 	lock := m.Lock()
 	m.Say(true)
 	if most := next(t, l.going); most < time.Hour {
-		t.Errorf("systemd is said to wait %v", most)
+		t.Fatalf("systemd is said to wait %v", most)
 	}
 	l.goOn <- struct{}{}
 	lock.Released(t)
