@@ -16,14 +16,14 @@ import (
 
 // faulty is an agent in a mount namespace of its own, where script has prepared
 // something that it must bear.
-func faulty(t *testing.T, netns, script string, extra ...*os.File) *watcher {
+func faulty(t *testing.T, netns, history, script string, extra ...*os.File) *watcher {
 	t.Helper()
 	need.Root(t)
 	for _, name := range []string{"unshare", "mount", "mkfifo"} {
 		need.Program(t, name)
 	}
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", "set -e\n"+script+"\nexec \"$@\"", "sh",
-		program(t), "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--netns", netns)
+		program(t), "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", history, "--netns", netns)
 	cmd.ExtraFiles = extra
 	return watching(t, nil, cmd)
 }
@@ -58,7 +58,7 @@ func TestAgentStuckProc(t *testing.T) {
 	}
 	defer func() { _ = victim.Process.Kill(); _ = victim.Wait() }()
 	fifo := filepath.Join(t.TempDir(), "fifo")
-	w := faulty(t, "self", fmt.Sprintf("mkfifo %s\nmount --bind %s /proc/%d/cmdline", fifo, fifo, victim.Process.Pid))
+	w := faulty(t, "self", "none", fmt.Sprintf("mkfifo %s\nmount --bind %s /proc/%d/cmdline", fifo, fifo, victim.Process.Pid))
 	s := w.others()
 	if !blindTo(s, "did not return within 1s") {
 		t.Errorf("it does not say what it could not read: %+v", s.Blind)
@@ -78,7 +78,7 @@ func TestAgentStuckNamespace(t *testing.T) {
 	defer r.Close()
 	defer asks.Close()
 	dir := t.TempDir()
-	w := faulty(t, "all", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\ntouch %[1]s/server/net\nmount --bind %[2]s %[1]s/server/net\numount %[2]s\n"+
+	w := faulty(t, "all", "none", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\ntouch %[1]s/server/net\nmount --bind %[2]s %[1]s/server/net\numount %[2]s\n"+
 		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server", dir, host.Path()), asks)
 	s := w.others()
 	if !blindTo(s, "did not return within 1s") || s.Totals.Sockets == 0 || s.Totals.Namespaces == 0 {
@@ -97,7 +97,7 @@ func TestAgentStuckNames(t *testing.T) {
 	}
 	defer r.Close()
 	defer asks.Close()
-	w := faulty(t, "self", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server %[1]s/etc\ncp /etc/passwd /etc/group %[1]s/etc\nln -s %[1]s/server/resolv.conf %[1]s/etc/resolv.conf\n"+
+	w := faulty(t, "self", "none", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server %[1]s/etc\ncp /etc/passwd /etc/group %[1]s/etc\nln -s %[1]s/server/resolv.conf %[1]s/etc/resolv.conf\n"+
 		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server\nmount --bind %[1]s/etc /etc", t.TempDir()), asks)
 	s := w.others("names")
 	if !blindTo(s, "the configuration of resolvers: did not return within 1s") {
@@ -109,6 +109,25 @@ func TestAgentStuckNames(t *testing.T) {
 	}
 	if e := w.next("source failed"); e.Source != "names" {
 		t.Errorf("its log says %+v", e)
+	}
+	w.end()
+}
+
+// The history lies on a file server that does not answer: all is looked at, and the
+// agent ends when it is told to.
+func TestAgentStuckHistory(t *testing.T) {
+	t.Parallel()
+	r, asks, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer asks.Close()
+	dir := t.TempDir()
+	w := faulty(t, "self", dir+"/server/lifeline/history.db", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\n"+
+		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server", dir), asks)
+	if s := w.others(); s.Agent.NotStored == "" {
+		t.Error("it says that a history is written")
 	}
 	w.end()
 }

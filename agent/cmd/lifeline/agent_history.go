@@ -20,8 +20,13 @@ import (
 	"github.com/lifeline-go/lifeline/agent/web"
 )
 
-// recordEvery is the pace of the history.
-const recordEvery = 10 * time.Second
+const (
+	// recordEvery is the pace of the history.
+	recordEvery = 10 * time.Second
+
+	// lastRecord is how long its last record is waited for when all ends.
+	lastRecord = 4 * time.Second
+)
 
 // noHistory is the --history of an agent that keeps none.
 const noHistory = "none"
@@ -97,14 +102,29 @@ func (k *keeper) kept() string {
 	return k.path
 }
 
-// run writes once the first census is there, and every 10 s from then on, until ctx
+// run keeps the history until ctx ends, and no longer: a disk that does not answer
+// is left behind then.
+func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if k.kept() != "" {
+			k.keep(ctx, d, log)
+		}
+	}()
+	<-ctx.Done()
+	select {
+	case <-ended:
+	case <-time.After(lastRecord):
+		log.Warn("ended all the same", "error", "the disk of the history does not answer")
+	}
+	return nil
+}
+
+// keep writes once the first census is there, and every 10 s from then on, until ctx
 // ends. What goes wrong is logged when it changes, and is part of the State; the
 // agent goes on, and tries again.
-func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
-	if k.kept() == "" {
-		<-ctx.Done()
-		return nil
-	}
+func (k *keeper) keep(ctx context.Context, d *daemon.Daemon, log *slog.Logger) {
 	defer k.close()
 	tick := time.NewTicker(recordEvery)
 	defer tick.Stop()
@@ -112,7 +132,7 @@ func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) er
 		s := d.State()
 		err := k.record(ctx, s)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		told = k.tell(d, log, err, told)
 		if s.Totals.Looked.IsZero() { // the agent has just begun
@@ -124,7 +144,7 @@ func (k *keeper) run(ctx context.Context, d *daemon.Daemon, log *slog.Logger) er
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}
