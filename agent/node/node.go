@@ -131,6 +131,7 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 			}
 		})
 	}
+	begun := time.Now()
 	err := l.spaces()
 	wg.Wait()
 	if err != nil {
@@ -144,6 +145,7 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		cancel()
 	}
 	l.Time = time.Now()
+	l.Took = l.Time.Sub(begun)
 	return l.Machine, ctx.Err()
 }
 

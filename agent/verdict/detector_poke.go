@@ -145,8 +145,10 @@ func Quiet(m *fact.Machine, than time.Duration) []Suspect {
 // any of them was heard since it was, and who they are, those heard last first.
 // When nobody was, it may be this machine's own link that is dead.
 func Others(m *fact.Machine, silent *Peer) (heard bool, others []Suspect) {
-	// An age may be that of a moment before the peer died, as both are rounded.
-	const apart = 200 * time.Millisecond
+	// An age may be that of a moment before the peer died, as both are rounded; and
+	// those that the kernel told last are of a moment that much later.
+	const rounded = 200 * time.Millisecond
+	apart := rounded + m.Took
 	v := viewOf(m, func(s *fact.Socket) bool { return s.Netns == silent.Netns && s.State != fact.SynSent })
 	for i := range v.peers {
 		p := &v.peers[i]
