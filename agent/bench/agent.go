@@ -21,6 +21,9 @@ const (
 	agentSample = 5 // bytes of history
 )
 
+// errDelays ends the part on delays.
+var errDelays = errors.New("it has taken too long")
+
 // warming is how long the agent is left alone before it is measured: what its
 // sources may take at first is taken, and what they open once is open.
 const warming = 90 * time.Second
@@ -144,20 +147,34 @@ func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<2
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
+// What the part on delays takes: it waits for each fact so long, rests so long after
+// it, and ends after delaysMost whatever was seen.
+const (
+	delayMost  = 30 * time.Second
+	delayRest  = 10 * time.Second
+	delaysMost = 4 * time.Minute
+)
+
 // agentDelays is how long after a fact the page has it.
 func agentDelays(ctx context.Context, a *agentRun, node *busyNode) error {
-	t := newTable("until the page has it, one reader of the stream")
-	const many, listeners, pause = 2000, 50, 45 * time.Second // each pays for its census
+	ctx, cancel := context.WithTimeoutCause(ctx, delaysMost, errDelays)
+	defer cancel()
+	t := newTable("until the page has it, one reader of the stream; %v after the fact before, each waited for for %v", delayRest, delayMost)
+	const many, few, listeners = 2000, 500, 50
+	opened := func(n int) func(*state.State) bool {
+		return func(s *state.State) bool { return peerCount(s, farAddress) >= n }
+	}
 	for _, fact := range []struct {
 		name string
 		make func() error
 		seen func(*state.State) bool
 		aim  time.Duration // 0: it is not for the page alone
 	}{
-		{fmt.Sprintf("%d connections to a new peer are opened", many), func() error { return node.openFar(ctx, many) }, func(s *state.State) bool { return peerCount(s, farAddress) >= many }, agentDelay},
+		{fmt.Sprintf("%d connections to a new peer are opened", many), func() error { return node.openFar(ctx, many) }, opened(many), agentDelay},
+		{fmt.Sprintf("%d more", few), func() error { return node.openFar(ctx, few) }, opened(many + few), agentDelay},
 		{"all of them end", func() error { node.closeFar(); return nil }, func(s *state.State) bool { return peerCount(s, farAddress) == 0 }, agentDelay},
 		{fmt.Sprintf("%d listeners come", listeners), func() error { return node.listenFar(listeners) }, nil, 0},
-		{fmt.Sprintf("%d connections are opened again", many), func() error { return node.openFar(ctx, many) }, func(s *state.State) bool { return peerCount(s, farAddress) >= many }, agentDelay},
+		{fmt.Sprintf("%d connections are opened again", many), func() error { return node.openFar(ctx, many) }, opened(many), agentDelay},
 		{"their peer dies, while it is sent to", func() error { node.far.Unplug(); return nil }, func(s *state.State) bool { return silentPeer(s, farAddress) != nil }, 0},
 	} {
 		seen := fact.seen
@@ -166,18 +183,25 @@ func agentDelays(ctx context.Context, a *agentRun, node *busyNode) error {
 			seen = func(s *state.State) bool { return s.Totals.TCP["LISTEN"] >= was+listeners*9/10 }
 		}
 		if err := fact.make(); err != nil {
-			return err
+			return errors.Join(t.print(), fmt.Errorf("%s: %w", fact.name, err))
 		}
 		happened := time.Now()
-		s, at, err := a.page.until(ctx, 3*time.Minute, seen)
-		if err != nil {
+		s, at, err := a.page.until(ctx, delayMost, seen)
+		switch {
+		case err == nil:
+			t.took(fact.name, at.Sub(happened), fact.aim)
+		case errors.Is(err, errUnseen) || errors.Is(err, errDelays):
+			t.row(fact.name, "not seen within "+short(time.Since(happened)), "-", 0)
+		default:
 			return fmt.Errorf("%s: %w", fact.name, err)
 		}
-		t.took(fact.name, at.Sub(happened), fact.aim)
-		if f := silentPeer(s, farAddress); f != nil && f.First.After(happened) {
+		if f := silentPeer(s, farAddress); err == nil && f != nil && f.First.After(happened) {
 			t.took("  the page, after the verdict", at.Sub(f.First), agentDelay)
 		}
-		if err := a.sleep(ctx, pause); err != nil {
+		if err := a.sleep(ctx, delayRest); errors.Is(err, errDelays) {
+			t.row("what comes after that", fmt.Sprintf("not measured: %v are over", delaysMost), "-", 0)
+			break
+		} else if err != nil {
 			return err
 		}
 	}

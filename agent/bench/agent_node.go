@@ -217,20 +217,23 @@ func (n *busyNode) trouble() error {
 	return nil
 }
 
-// openFar opens connections with the peer that will die, which are sent to.
+// openFar opens connections with the peer that will die, or more of them, which are
+// sent to.
 func (n *busyNode) openFar(ctx context.Context, many int) error {
-	address := net.JoinHostPort(farAddress, "8080")
-	server, err := startHolder(ctx, n.far, "serve", address)
-	if err != nil {
-		return err
+	address, first := net.JoinHostPort(farAddress, "8080"), len(n.farHolders)
+	if first == 0 {
+		server, err := startHolder(ctx, n.far, "serve", address)
+		if err != nil {
+			return err
+		}
+		n.farHolders = append(n.farHolders, server)
 	}
-	n.farHolders = append(n.farHolders, server)
 	client, err := startHolder(ctx, n.pod, "dial", address, strconv.Itoa(many), (time.Second * 5 / time.Duration(many)).String(), "0", "0s")
 	if err != nil {
 		return err
 	}
 	n.farHolders = append(n.farHolders, client)
-	n.farHolders.start()
+	n.farHolders[first:].start()
 	return nil
 }
 

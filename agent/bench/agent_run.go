@@ -314,6 +314,9 @@ func (p *pageReader) state() *state.State { p.mu.Lock(); defer p.mu.Unlock(); re
 func (p *pageReader) events() int         { p.mu.Lock(); defer p.mu.Unlock(); return p.count }
 func (p *pageReader) size() int           { p.mu.Lock(); defer p.mu.Unlock(); return p.bytes }
 
+// errUnseen is that the page did not show what was waited for.
+var errUnseen = errors.New("the page did not show it")
+
 // until waits until the page shows something, and returns when it came.
 func (p *pageReader) until(ctx context.Context, bound time.Duration, shows func(*state.State) bool) (*state.State, time.Time, error) {
 	late := time.NewTimer(bound)
@@ -332,7 +335,7 @@ func (p *pageReader) until(ctx context.Context, bound time.Duration, shows func(
 		case <-ctx.Done():
 			return s, at, context.Cause(ctx)
 		case <-late.C:
-			return s, at, fmt.Errorf("the page did not show it within %v", bound)
+			return s, at, fmt.Errorf("%w within %v", errUnseen, bound)
 		case <-news:
 		}
 	}
