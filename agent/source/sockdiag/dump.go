@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,7 +79,10 @@ func receiveAll(fd int, buf []byte, kind uint16, each func(body []byte)) (bytes 
 // receive returns the next datagram that the kernel, and nobody else, sent.
 func receive(fd int, buf []byte) ([]byte, error) {
 	for start := time.Now(); ; {
-		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_TRUNC)
+		n, sender, err := receiveReady(fd, buf)
+		if err == unix.EAGAIN {
+			n, sender, err = receiveWaiting(fd, buf)
+		}
 		switch {
 		case err == nil:
 		case err == unix.EINTR && time.Since(start) < patience:
@@ -88,7 +92,7 @@ func receive(fd int, buf []byte) ([]byte, error) {
 		default:
 			return nil, os.NewSyscallError("recvfrom", err)
 		}
-		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
+		if sender != fromKernel {
 			if time.Since(start) >= patience {
 				return nil, fmt.Errorf("only strangers answered within %v: %w", patience, os.ErrDeadlineExceeded)
 			}
@@ -99,4 +103,37 @@ func receive(fd int, buf []byte) ([]byte, error) {
 		}
 		return buf[:n], nil
 	}
+}
+
+// Who sent a datagram.
+const (
+	fromKernel   = 0
+	fromStranger = 1
+)
+
+// receiveReady takes the next datagram if it is there, as it is in a dump: the
+// kernel makes each while the one before is read. It does not tell the scheduler
+// that it is in a system call, which never waits here: a dump has hundreds, and for
+// each that takes a while the scheduler would hand its processor to another thread.
+func receiveReady(fd int, buf []byte) (n, sender int, err error) {
+	var from unix.RawSockaddrNetlink
+	size := uint32(unsafe.Sizeof(from))
+	read, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)),
+		unix.MSG_TRUNC|unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, fromStranger, errno
+	}
+	if size < uint32(unsafe.Sizeof(from)) || from.Family != unix.AF_NETLINK || from.Pid != 0 {
+		return int(read), fromStranger, nil
+	}
+	return int(read), fromKernel, nil
+}
+
+// receiveWaiting waits for the next datagram, for as long as patience.
+func receiveWaiting(fd int, buf []byte) (n, sender int, err error) {
+	n, from, err := unix.Recvfrom(fd, buf, unix.MSG_TRUNC)
+	if kernel, ok := from.(*unix.SockaddrNetlink); !ok || kernel.Pid != 0 {
+		return n, fromStranger, err
+	}
+	return n, fromKernel, err
 }
