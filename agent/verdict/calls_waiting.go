@@ -136,12 +136,10 @@ func plus(a, b fact.Known[uint64]) fact.Known[uint64] {
 // the address of their connection; where that is not known, to the one that the
 // process waits for, if it is one; else in an entry of their own.
 func (v *view) withGoroutines(all []Waiting) []Waiting {
-	peers := make(map[uint32]netip.AddrPort)
-	for i := range v.Sockets {
-		if s := &v.Sockets[i]; s.Protocol == fact.TCP && s.Inode != 0 {
-			peers[s.Inode] = s.Remote
-		}
+	if len(v.Goroutines) == 0 {
+		return all
 	}
+	peers := v.remotesOf(v.Goroutines)
 	for i := range v.Goroutines {
 		pid := v.Goroutines[i].PID
 		own := len(all) // entries of connections come before
@@ -160,6 +158,26 @@ func (v *view) withGoroutines(all []Waiting) []Waiting {
 		}
 	}
 	return all
+}
+
+// remotesOf are the other ends of the sockets that goroutines wait for, by inode.
+func (v *view) remotesOf(list []fact.Goroutines) map[uint32]netip.AddrPort {
+	peers := make(map[uint32]netip.AddrPort)
+	for i := range list {
+		for _, w := range Waiters(&list[i]) {
+			if inode, ok := w.Socket.Get(); ok {
+				peers[inode] = netip.AddrPort{}
+			}
+		}
+	}
+	for i := range v.Sockets {
+		if s := &v.Sockets[i]; s.Protocol == fact.TCP && s.Inode != 0 {
+			if _, asked := peers[s.Inode]; asked {
+				peers[s.Inode] = s.Remote
+			}
+		}
+	}
+	return peers
 }
 
 // entryOf returns where what a process waits for is, by an address; of an

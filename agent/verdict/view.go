@@ -23,9 +23,9 @@ type view struct {
 	sites []LeakSite     // what was seen over time; nil in a look
 
 	listening map[port]bool
-	bounds    map[bound.Conn][2]bound.Bound // idle and sending: thousands of sockets share few settings
-	earlier   map[uint64]*fact.Socket       // by cookie; made when first asked for
-	probed    map[uint64][]age              // by cookie: the probes that a Detector saw; nil without one
+	bounds    map[bound.Conn]*limits  // thousands of sockets share few settings
+	earlier   map[uint64]*fact.Socket // by cookie; made when first asked for
+	probed    map[uint64][]age        // by cookie: the probes that a Detector saw; nil without one
 }
 
 // conn is a TCP connection with what rules ask of it again and again.
@@ -35,9 +35,12 @@ type conn struct {
 	remote   bool  // it leaves this machine
 	peer     int32 // index in the view
 
-	bounded       bool // idle and sending are known
-	idle, sending bound.Bound
+	bounded bool // the limits are known, and there
+	*limits
 }
+
+// limits are the bounds of connections with the same settings.
+type limits struct{ idle, sending bound.Bound }
 
 // peer is an address, in one network namespace, and the connections with it that
 // leave this machine: none for its own addresses.
@@ -75,7 +78,7 @@ type port struct {
 
 func newView(m *fact.Machine) *view {
 	v := emptyView(m)
-	v.conns = make([]conn, 0, len(m.Sockets)/2)
+	v.conns = make([]conn, 0, len(m.Sockets)) // each is small
 	for i := range m.Sockets {
 		switch s := &m.Sockets[i]; {
 		case s.Protocol == fact.TCP && s.State == fact.Listen:
@@ -108,7 +111,7 @@ func viewOf(m *fact.Machine, some func(*fact.Socket) bool) *view {
 }
 
 func emptyView(m *fact.Machine) *view {
-	v := &view{Machine: m, listening: make(map[port]bool), bounds: make(map[bound.Conn][2]bound.Bound)}
+	v := &view{Machine: m, listening: make(map[port]bool), bounds: make(map[bound.Conn]*limits)}
 	if m.Earlier != nil {
 		v.elapsed = max(m.Time.Sub(m.Earlier.Time), 0)
 	}
@@ -188,12 +191,12 @@ func (v *view) computeBound(c *conn) {
 	if !ok {
 		return
 	}
-	both, found := v.bounds[options]
-	if !found {
-		both = [2]bound.Bound{options.Idle(), options.Sending()}
+	both := v.bounds[options]
+	if both == nil {
+		both = &limits{options.Idle(), options.Sending()}
 		v.bounds[options] = both
 	}
-	c.bounded, c.idle, c.sending = true, both[0], both[1]
+	c.bounded, c.limits = true, both
 }
 
 // before returns the same socket in the earlier look, nil when it was not there
