@@ -22,8 +22,10 @@ type counts struct {
 	peers  []state.Peer
 	keys   []peerKey // of peers
 
-	population *population
-	cost       time.Duration // that it took of a processor
+	population *population       // that the census found
+	shown      map[uint32]int    // the same, as counted last
+	tallies    map[uint32]*tally // by namespace
+	cost       time.Duration     // that it took of a processor
 }
 
 // counted makes counts of a census and its reading.
@@ -32,6 +34,7 @@ func counted(m *fact.Machine, r *verdict.Reading) counts {
 	links := state.LinksOf(m, peers)
 	c := counts{totals: totals(m), links: state.Fold(links, 0), groups: state.GroupsOf(links), peers: state.PeersOf(peers)}
 	c.totals.Links, c.population = len(links), populationOf(m)
+	c.shown, c.tallies = c.population.by, talliesOf(m)
 	for _, p := range peers {
 		c.keys = append(c.keys, peerKey{p.Netns, p.Interface, p.Addr})
 	}

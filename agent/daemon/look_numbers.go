@@ -13,7 +13,7 @@ const (
 	// numbersEvery is how often the kernel is asked how many sockets there are,
 	// where that takes less than one part in numbersRest of a processor.
 	numbersEvery = 500 * time.Millisecond
-	numbersRest  = 1000
+	numbersRest  = 500
 
 	// A change is worth a census when it is more than some times what comes and goes
 	// anyway, and one part in worthShare of all sockets. So many such censuses may
@@ -24,14 +24,30 @@ const (
 	worthMore   = 10
 	hurriedMost = 3
 	hurriedRest = 400
+
+	// recountRest is by how many times as long a rest a recount is paid for.
+	recountRest = 400
+
+	// newsShare: a namespace is counted again when it has one part in so many of
+	// what came or went: each costs the kernel a walk through the tables of all.
+	newsShare = 20
+
+	// noiseGrows is how many times as large what comes and goes may be than before,
+	// and noiseLeast more, to be taken for more of the same: a jump is no noise.
+	noiseGrows, noiseLeast = 4, 40
 )
 
-// watchNumbers has a census taken within a second when many connections have come
-// or gone: the kernel tells for next to nothing how many there are. It goes on
-// until ctx ends, and notes when it looked last.
+// watchNumbers has the sockets counted again within a second when many connections
+// have come or gone, and a census taken as soon as that is paid for: the kernel
+// tells for next to nothing how many there are. It goes on until ctx ends, and notes
+// when it looked last.
 func (d *Daemon) watchNumbers(looked *atomic.Pointer[time.Time]) func(context.Context) (time.Duration, error) {
 	return func(ctx context.Context) (time.Duration, error) {
-		var h hurry
+		var (
+			h        hurry
+			paid     purse     // for recounts
+			recounts time.Time // when the next may be
+		)
 		kernel, pause := node.Populations{Of: d.options.Namespaces}, time.NewTimer(numbersEvery)
 		defer pause.Stop()
 		for {
@@ -45,9 +61,18 @@ func (d *Daemon) watchNumbers(looked *atomic.Pointer[time.Time]) func(context.Co
 			pause.Reset(max(numbersEvery, spent(began, used)*numbersRest))
 			looked.Store(&began)
 			d.mu.Lock()
-			last, cost := d.known.counts.population, d.known.counts.cost
+			shown := d.known.counts
 			d.mu.Unlock()
-			if last != nil && h.worth(began, now, last, cost) {
+			if shown.population == nil {
+				continue
+			}
+			worth := h.worth(began, now, shown.population, shown.cost)
+			if of := h.news(now, shown.shown); of != nil && !began.Before(recounts) {
+				used = processor()
+				d.recount(&kernel, of, now, &shown)
+				recounts = time.Now().Add(paid.pay(time.Now(), spent(began, used), recountRest, 0, rare))
+			}
+			if worth {
 				d.hurry(fromCensus)
 			}
 		}
@@ -69,7 +94,7 @@ func (h *hurry) worth(at time.Time, now map[uint32]int, last *population, cost t
 		h.before = now
 		return false
 	}
-	h.noise += (float64(apart(now, h.before)) - h.noise) / 8
+	h.noise += (min(float64(apart(now, h.before)), noiseGrows*h.noise+noiseLeast) - h.noise) / 8
 	h.before = now
 	if h.of == last { // one is under way
 		return false
@@ -95,6 +120,30 @@ func (h *hurry) worth(at time.Time, now map[uint32]int, last *population, cost t
 	h.full, h.of = h.full.Add(paid), last
 	return true
 }
+
+// news are the namespaces in which so many sockets came or went since they were
+// counted for what is shown that it is to be counted anew; nil when there are none.
+// It is asked after worth.
+func (h *hurry) news(now, shown map[uint32]int) (of []uint32) {
+	all, change := 0, 0
+	for _, n := range shown {
+		all += n
+	}
+	for netns, n := range now { // one that is not in it is gone, or could not be read
+		change += abs(n - shown[netns])
+	}
+	if change == 0 || float64(change) < worthNoise*h.noise || change < all/worthShare {
+		return nil
+	}
+	for netns, n := range now {
+		if part := abs(n - shown[netns]); part > 0 && part*newsShare >= change {
+			of = append(of, netns)
+		}
+	}
+	return of
+}
+
+func abs(n int) int { return max(n, -n) }
 
 // apart is how many sockets came or went, by namespace.
 func apart(a, b map[uint32]int) (n int) {

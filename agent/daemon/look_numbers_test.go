@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -55,5 +56,40 @@ func TestHurry(t *testing.T) {
 		if h.worth(at, map[uint32]int{1: 3}, census, cost) || !h.worth(at, other, census, 0) {
 			t.Errorf("no hurry to see %v", other)
 		}
+	}
+}
+
+// What came is news until it is counted, also when it comes in two parts; what comes
+// and goes anyway is none, and only the namespaces are named in which it was.
+func TestNews(t *testing.T) {
+	at, census := time.Now(), &population{by: map[uint32]int{1: 20_000, 2: 10_000, 3: 5}, all: 30_005}
+	var h hurry
+	shown := census.by
+	count := func(first, second int) []uint32 {
+		at = at.Add(numbersEvery)
+		now := map[uint32]int{1: first, 2: second, 3: 4}
+		h.worth(at, now, census, 100*time.Millisecond)
+		of := h.news(now, shown)
+		if of != nil {
+			shown = now
+		}
+		return of
+	}
+	for i := range 40 {
+		if of := count(20_000+i%2*5, 10_000-i%3); of != nil {
+			t.Fatalf("count %d: %v is news", i, of)
+		}
+	}
+	if of := count(21_200, 10_000); !slices.Equal(of, []uint32{1}) {
+		t.Errorf("1,200 came: %v", of)
+	}
+	if of := count(22_000, 10_001); !slices.Equal(of, []uint32{1}) {
+		t.Errorf("800 more came: %v", of)
+	}
+	if of := count(22_001, 10_000); of != nil {
+		t.Errorf("nothing came: %v", of)
+	}
+	if of := h.news(map[uint32]int{1: 22_001}, shown); of != nil {
+		t.Errorf("a namespace that could not be read: %v", of)
 	}
 }

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
@@ -44,4 +46,25 @@ func (p *Populations) Count() map[uint32]int {
 		}
 	}
 	return all
+}
+
+// Tally calls each with every TCP socket of some of the namespaces that the last
+// [Populations.Count] returned, those in TIME_WAIT left out. A socket has no
+// fact.Conn, and is good until each returns. For each namespace the kernel walks the
+// table of all.
+//
+// After an error what each was called with is not to be counted. A namespace that
+// is gone is no error.
+func (p *Populations) Tally(of []uint32, each func(*fact.Socket)) error {
+	for _, ns := range p.spaces {
+		if !slices.Contains(of, ns.Inode) {
+			continue
+		}
+		err := netns.Do(ns, func() error { return sockdiag.Tally(ns.Inode, each) })
+		var entering *netns.Error
+		if err != nil && !(errors.As(err, &entering) && errors.Is(err, netns.ErrGone)) {
+			return err
+		}
+	}
+	return nil
 }

@@ -110,7 +110,9 @@ type Finding struct {
 	Hides    int        `json:"hides"`    // how many findings name this one as their cause
 }
 
-// Totals are what the State rests on.
+// Totals are what the State rests on. Sockets, families, TCP and peers are counted
+// again within a second or two when many connections came or went; the rest, and
+// whose they are, is as the census has it.
 type Totals struct {
 	Sockets    int            `json:"sockets"`   // that a program holds or will: all but those in TIME_WAIT
 	Families   map[string]int `json:"families"`  // ipv4, ipv6, unix
