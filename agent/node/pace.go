@@ -16,9 +16,17 @@ const (
 	// budget is what they may take in the long run: 1 %.
 	budget = 100
 
-	// How far apart looks are at the most, in both cases.
+	// How far apart looks are at the most, in both cases. The second is for what the
+	// kernel told of and was lost.
 	slowest     = 3 * time.Second
-	slowestTold = 30 * time.Second
+	slowestTold = time.Minute
+
+	// spread is how many times what a look costs the next one is away at the least
+	// while something is suspicious: a verdict needs looks over a second or so, and
+	// where each costs much, those that are saved for would be over before it. It is
+	// no longer than spreadMost.
+	spread     = 4
+	spreadMost = 500 * time.Millisecond
 
 	// purse is the processor time that a watch may have saved up for moments in
 	// which something is suspicious: that of a few minutes.
@@ -43,7 +51,7 @@ func (p *pace) next(since, cost time.Duration, suspicious bool) time.Duration {
 	p.cost += (cost - p.cost) / 4
 	p.saved = min(p.saved+since/budget-cost, purse)
 	if suspicious {
-		return max(p.affordable(), quickest)
+		return max(p.affordable(), min(p.cost*spread, spreadMost), quickest)
 	}
 	share, longest := time.Duration(calm), slowest
 	if p.told {

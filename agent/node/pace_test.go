@@ -10,14 +10,15 @@ func TestPace(t *testing.T) {
 		0:                      {quickest, quickest},
 		time.Millisecond:       {quickest, 500 * time.Millisecond},
 		4 * time.Millisecond:   {500 * time.Millisecond, 2 * time.Second},
-		100 * time.Millisecond: {slowest, slowestTold},
+		100 * time.Millisecond: {slowest, 50 * time.Second},
+		time.Second:            {slowest, slowestTold},
 	} {
 		for i, told := range []bool{false, true} {
 			p := pace{told: told, saved: purse}
 			if got := p.next(0, cost, false); got != want[i] {
 				t.Errorf("a look that costs %v, told %v: the next in %v, want %v", cost, told, got, want[i])
 			}
-			if got := p.next(0, cost, true); got != quickest {
+			if got := p.next(0, cost, true); cost < purse && got != max(quickest, min(spread*cost, spreadMost)) {
 				t.Errorf("a look that costs %v and shows something suspicious: the next in %v", cost, got)
 			}
 		}
@@ -48,6 +49,23 @@ func TestPaceKeepsItsBudget(t *testing.T) {
 		}
 		if quick < 40 {
 			t.Errorf("told %v: after calm minutes only %d quick looks", told, quick)
+		}
+	}
+}
+
+// What is saved for is not over before a verdict can fall, however much a look
+// costs.
+func TestPaceLastsForAVerdict(t *testing.T) {
+	for _, cost := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond, 150 * time.Millisecond} {
+		p := pace{told: true, saved: purse}
+		p.next(time.Minute, cost, false)
+		over, looks := time.Duration(0), 0
+		for pause := time.Duration(0); pause < time.Second && looks < 100; looks++ { // those that cost little never end
+			over += pause
+			pause = p.next(pause, cost, true)
+		}
+		if over < time.Second {
+			t.Errorf("looks that cost %v: %d within %v, and then none for long", cost, looks, over)
 		}
 	}
 }
