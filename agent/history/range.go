@@ -29,8 +29,8 @@ func (r *Reader) Range(ctx context.Context, f state.Filter, from, to time.Time, 
 		line.Points = append(line.Points, state.Point{Time: t})
 	}
 	err = r.view(ctx, func(v *view) error {
-		l := tracer{TimeLine: line, step: step, now: values{}, measure: inMillionths(f.Total)}
-		if l.ids, err = v.matching(ctx, &f); err != nil {
+		l := tracer{TimeLine: line, step: step, measure: inMillionths(f.Total)}
+		if err := v.matching(ctx, &f, func(id int64) { l.of.put(id).asked = true }); err != nil {
 			return err
 		}
 		return v.each(ctx, func(rows *sql.Rows) error {
@@ -46,14 +46,14 @@ func (r *Reader) Range(ctx context.Context, f state.Filter, from, to time.Time, 
 	return line, err
 }
 
-// matching returns the numbers of the series.
-func (v *view) matching(ctx context.Context, f *state.Filter) (map[int64]bool, error) {
-	ids, peer := make(map[int64]bool), clip(f.Peer)
+// matching yields the numbers of the series.
+func (v *view) matching(ctx context.Context, f *state.Filter, yield func(id int64)) error {
+	peer := clip(f.Peer)
 	network, err := netip.ParsePrefix(peer)
 	if err == nil {
 		peer = ""
 	}
-	err = v.each(ctx, func(rows *sql.Rows) error {
+	return v.each(ctx, func(rows *sql.Rows) error {
 		var id int64
 		var of string
 		if err := rows.Scan(&id, &of); err != nil {
@@ -61,45 +61,56 @@ func (v *view) matching(ctx context.Context, f *state.Filter) (map[int64]bool, e
 		}
 		addr, err := netip.ParseAddr(of)
 		if !network.IsValid() || err == nil && network.Contains(addr.WithZone("").Unmap()) {
-			ids[id] = true
+			yield(id)
 		}
 		return nil
 	}, `SELECT id, peer FROM series WHERE total = ?1 AND (?2 = '' OR program = ?2) AND (?3 = '' OR unit = ?3) AND (?4 = '' OR peer = ?4) AND (?5 = '' OR port = ?5)`,
 		clip(f.Total), clip(f.Program), clip(f.Unit), peer, clip(f.Port))
-	return ids, err
 }
 
 // tracer is a time line that is being read.
 type tracer struct {
 	state.TimeLine
 	step    time.Duration
-	ids     map[int64]bool
+	of      paged[traced]
 	measure bool // what is not there is unknown, not 0
 
 	segment int64
-	now     values // of the series that match
+	there   []*traced // those that were in a record of the segment
+	count   int       // those that are there now
 	sum     int64
+}
+
+// traced is a series.
+type traced struct {
+	now   int64 // its value
+	asked bool  // it matches
+	there bool  // it is in the list
 }
 
 // add takes the next frame.
 func (l *tracer) add(segment int64, at time.Time, data []byte) error {
 	if segment != l.segment {
-		l.segment, l.sum = segment, 0
-		clear(l.now)
+		l.segment, l.sum, l.count = segment, 0, 0
+		for _, one := range l.there {
+			one.now, one.there = 0, false
+		}
+		l.there = l.there[:0]
 	}
 	err := walk(data, func(id, change int64) {
-		if !l.ids[id] {
+		one := l.of.find(id)
+		if one == nil || !one.asked {
 			return
 		}
-		was := l.now[id]
-		now := was + change
-		if l.sum += max(0, now-1) - max(0, was-1); now != 0 {
-			l.now[id] = now
-		} else {
-			delete(l.now, id)
+		was := one.now
+		one.now += change
+		l.sum += max(0, one.now-1) - max(0, was-1)
+		l.count += truth(one.now != 0) - truth(was != 0)
+		if !one.there {
+			one.there, l.there = true, append(l.there, one)
 		}
 	})
-	if err != nil || at.Before(l.From) || !at.Before(l.To) || l.measure && len(l.now) == 0 {
+	if err != nil || at.Before(l.From) || !at.Before(l.To) || l.measure && l.count == 0 {
 		return err
 	}
 	n := float64(l.sum)

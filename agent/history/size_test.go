@@ -154,3 +154,44 @@ func BenchmarkAdd(b *testing.B) {
 		})
 	}
 }
+
+// What a question over all of it takes, for each record of a machine with as many
+// groups as a record takes: the file has some 26,000 of them, three days.
+func BenchmarkAsk(b *testing.B) {
+	s, err := history.Open(filepath.Join(b.TempDir(), "history.db"), history.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()      //nolint:errcheck // a benchmark
+	const records = 1500 // more than four segments
+	l := newLoad(20_000)
+	for i := range records {
+		l.step()
+		if err := s.Add(b.Context(), l.record(noon.Add(time.Duration(i)*10*time.Second))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	span, err := s.Span(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	from, to := *span.First, span.Last.Add(time.Second)
+	for name, ask := range map[string]func() error{
+		"range": func() error { _, err := s.Range(b.Context(), state.Filter{}, from, to, 0); return err },
+		"range of peer": func() error {
+			_, err := s.Range(b.Context(), state.Filter{Series: state.Series{Peer: "10.1.0.2"}}, from, to, 0)
+			return err
+		},
+		"story": func() error { _, err := s.Story(b.Context(), state.Filter{}, from, to, 0); return err },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if err := ask(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N)/records, "ms/record")
+			b.ReportMetric(float64(span.Bytes)/records, "B/record")
+		})
+	}
+}

@@ -36,7 +36,7 @@ func (r *Reader) Story(ctx context.Context, f state.Filter, from, to time.Time, 
 	if most <= 0 {
 		most = UsualShifts
 	}
-	t := teller{most: min(most, MostShifts), now: values{}}
+	t := teller{most: min(most, MostShifts)}
 	err = r.view(ctx, func(v *view) error {
 		s, err = v.story(ctx, &f, from, to, &t)
 		return err
@@ -75,11 +75,11 @@ func (v *view) story(ctx context.Context, f *state.Filter, from, to time.Time, t
 func (v *view) peers(ctx context.Context, f *state.Filter, t *teller) error {
 	only := *f
 	only.Total = ""
-	ids, err := v.matching(ctx, &only)
-	if err != nil {
+	if err := v.matching(ctx, &only, func(id int64) { t.of.put(id).asked = true }); err != nil {
 		return err
 	}
-	t.of, t.peers = make(map[int64]member, len(ids)), make(map[string]*peerNow)
+	t.peers = make(map[string]*peerNow)
+	programs := make(map[string]string) // one text for all that have it
 	return v.each(ctx, func(rows *sql.Rows) error {
 		var id int64
 		var total, peer, program string
@@ -89,13 +89,18 @@ func (v *view) peers(ctx context.Context, f *state.Filter, t *teller) error {
 		if total != "" {
 			t.looked = id
 		}
-		if !ids[id] {
+		m := t.of.find(id)
+		if m == nil || !m.asked {
 			return nil
 		}
-		if t.peers[peer] == nil {
-			t.peers[peer] = &peerNow{name: peer}
+		if m.peerNow = t.peers[peer]; m.peerNow == nil {
+			m.peerNow = &peerNow{name: peer}
+			t.peers[peer] = m.peerNow
 		}
-		t.of[id] = member{t.peers[peer], program}
+		if name, known := programs[program]; known {
+			program = name
+		}
+		m.program, programs[program] = program, program
 		return nil
 	}, "SELECT id, total, peer, program FROM series WHERE total IN ('', ?)", looked)
 }
@@ -115,22 +120,26 @@ type shift struct {
 	first, last time.Time
 }
 
+// member is a series.
 type member struct {
 	*peerNow
-	program string
+	program  string
+	now, was int64 // value; that at the end of the segment before
+	asked    bool  // it matches
+	there    bool  // it is in the list of those that are there
 }
 
 // teller finds the largest shifts while it reads records.
 type teller struct {
 	from, to time.Time
 	most     int
-	of       map[int64]member // series by number
+	of       paged[member]
 	peers    map[string]*peerNow
 	count    int // connections now
 	before   int // and at from
 
 	segment int64
-	now     values
+	there   []*member // those that were in a record of the segment
 	looked  int64     // series that says how long before its record a census was
 	ago     int64     // value of that
 	last    time.Time // record before; zero when there is none
@@ -145,42 +154,46 @@ func (t *teller) add(segment int64, at time.Time, data []byte) error {
 	if at.After(t.to) {
 		return nil
 	}
-	gone := values{} // what the segment before had and this one has not
+	var gone []*member // what the segment before had, and this one may not have
 	if segment != t.segment {
-		t.segment, gone, t.now, t.ago = segment, t.now, make(values, len(t.now)), 0
+		t.segment, gone, t.ago = segment, t.there, 0
+		t.there = make([]*member, 0, len(gone))
+		for _, m := range gone {
+			m.was, m.now, m.there = m.now, 0, false
+		}
 	}
 	err := walk(data, func(id, change int64) {
 		if id == t.looked {
 			t.ago += change
 		}
-		m := t.of[id]
-		if m.peerNow == nil {
+		m := t.of.find(id)
+		if m == nil || m.peerNow == nil {
 			return
 		}
-		was := t.now[id]
-		now := was + change
-		if now > 0 {
-			t.now[id] = now
-		} else {
-			delete(t.now, id)
+		was := m.now
+		if m.was > 0 { // in the first record of a segment
+			was, m.was = m.was, 0
 		}
-		if earlier, there := gone[id]; there {
-			was = earlier
-			delete(gone, id)
+		m.now = max(0, m.now+change)
+		if !m.there {
+			m.there, t.there = true, append(t.there, m)
 		}
-		t.change(m, max(0, now-1)-max(0, was-1))
+		t.change(m, max(0, m.now-1)-max(0, was-1))
 	})
 	if err != nil {
 		return err
 	}
-	for id, was := range gone {
-		t.change(t.of[id], -max(0, was-1))
+	for _, m := range gone {
+		if m.was > 0 {
+			t.change(m, -max(0, m.was-1))
+			m.was = 0
+		}
 	}
 	t.settle(at)
 	return nil
 }
 
-func (t *teller) change(m member, by int64) {
+func (t *teller) change(m *member, by int64) {
 	if by == 0 {
 		return
 	}
