@@ -84,6 +84,22 @@ func TestRoff(t *testing.T) {
 	}
 }
 
+// halfTyped are lines that somebody completes, and completed the first word that each
+// shell offers for it, a line each.
+var (
+	halfTyped = []string{"lifeline cen", "lifeline census --pe", "lifeline check --fail-on w", "lifeline census --by peer,proc", "lifeline lab sil"}
+	completed = "census\n--peer\nwarn\npeer,process\nsilence\n"
+)
+
+// completes has a shell run a script that completes what is typed.
+func completes(t *testing.T, script string, shell ...string) {
+	t.Helper()
+	out, err := exec.Command(shell[0], append(shell[1:], script)...).CombinedOutput()
+	if err != nil || string(out) != completed {
+		t.Errorf("%q are completed to\n%s, not\n%s: %v", halfTyped, out, completed, err)
+	}
+}
+
 // A real bash completes commands, flags and their values.
 func TestCompletion(t *testing.T) {
 	t.Parallel()
@@ -91,16 +107,35 @@ func TestCompletion(t *testing.T) {
 	const more = "/usr/share/bash-completion/bash_completion"
 	_, err := os.Stat(more)
 	need.Feature(t, "bash-completion", err)
-	typed := []string{"lifeline cen", "lifeline census --pe", "lifeline check --fail-on w", "lifeline census --by peer,proc", "lifeline lab sil"}
-	want := "census\n--peer\nwarn\npeer,process\nsilence\n"
 	var script strings.Builder
 	fmt.Fprintf(&script, ". %s; . <(lifeline completion bash); compopt() { :; }; COMP_TYPE=9; COMP_KEY=9\n", more)
-	for _, line := range typed {
+	for _, line := range halfTyped {
 		fmt.Fprintf(&script, "COMP_LINE=%q; COMP_POINT=${#COMP_LINE}; COMP_WORDS=(%s); COMP_CWORD=%d; __start_lifeline; echo ${COMPREPLY[0]//\\\\/}\n", line, line, strings.Count(line, " "))
 	}
-	if out, err := exec.Command(bash, "--norc", "-c", script.String()).CombinedOutput(); err != nil || string(out) != want {
-		t.Errorf("%q are completed to\n%s, not\n%s: %v", typed, out, want, err)
+	completes(t, script.String(), bash, "--norc", "-c")
+}
+
+// So does a real zsh: the first that it would offer of what fits is printed in place
+// of being shown.
+func TestCompletionOfZsh(t *testing.T) {
+	t.Parallel()
+	zsh := need.Program(t, "zsh")
+	script := "autoload -Uz compinit; compinit -u -D; . <(lifeline completion zsh); _describe() { print -r -- ${${(M)completions:#$words[-1]*}[1]%%:*} }\n"
+	for _, line := range halfTyped {
+		script += fmt.Sprintf("words=(%s); CURRENT=$#words; _lifeline\n", line)
 	}
+	completes(t, script, zsh, "-f", "-c")
+}
+
+// And a real fish, which can be asked.
+func TestCompletionOfFish(t *testing.T) {
+	t.Parallel()
+	fish := need.Program(t, "fish")
+	script := "lifeline completion fish | source\n"
+	for _, line := range halfTyped {
+		script += fmt.Sprintf("complete -C %q | head -n 1 | cut -f 1\n", line)
+	}
+	completes(t, script, fish, "--no-config", "-c")
 }
 
 // What is seen is offered, the most first, and nothing that a shell would take for
