@@ -171,22 +171,30 @@ func (a *Agent) State(ctx context.Context) (*state.State, error) {
 func (a *Agent) Connections(ctx context.Context, q state.Query) (c state.Connections, err error) {
 	v := url.Values{}
 	for key, text := range map[string]string{"peer": q.Peer, "process": q.Process, "state": q.State, "sort": q.Sort,
-		"pid": strconv.Itoa(int(q.PID)), "after": strconv.Itoa(q.After), "most": strconv.Itoa(q.Most)} {
+		"pid": strconv.Itoa(int(q.PID)), "netns": strconv.FormatUint(uint64(q.Netns), 10), "after": strconv.Itoa(q.After), "most": strconv.Itoa(q.Most)} {
 		if text != "" && text != "0" {
 			v.Set(key, text)
 		}
+	}
+	if q.Reverse {
+		v.Set("reverse", "true")
 	}
 	err = a.ask(ctx, "/api/v1/connections", v, &c)
 	return c, err
 }
 
-// WhatIf asks what the death of a network, or of the one peer that it is, would do.
-func (a *Agent) WhatIf(ctx context.Context, dead netip.Prefix) (l state.Loss, err error) {
+// WhatIf asks what the death of a network, or of the one peer that it is, would do
+// to those of one network namespace; 0 = of all.
+func (a *Agent) WhatIf(ctx context.Context, dead netip.Prefix, netns uint32) (l state.Loss, err error) {
 	peer := dead.String()
 	if dead.IsSingleIP() {
 		peer = dead.Addr().String()
 	}
-	err = a.ask(ctx, "/api/v1/whatif", url.Values{"peer": {peer}}, &l)
+	v := url.Values{"peer": {peer}}
+	if netns != 0 {
+		v.Set("netns", strconv.FormatUint(uint64(netns), 10))
+	}
+	err = a.ask(ctx, "/api/v1/whatif", v, &l)
 	return l, err
 }
 

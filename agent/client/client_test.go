@@ -44,11 +44,11 @@ func (k *knows) Connections(_ context.Context, q state.Query) (state.Connections
 	if q.Sort == "nonsense" {
 		return state.Connections{}, errors.New("no such order")
 	}
-	return state.Connections{Total: q.After + q.Most + int(q.PID), List: []state.Connection{{Local: q.Peer, Remote: q.Process, State: q.State}}}, nil
+	return state.Connections{Total: q.After + q.Most + int(q.PID), List: []state.Connection{{Netns: q.Netns, Never: q.Reverse, Local: q.Peer, Remote: q.Process, State: q.State}}}, nil
 }
 
-func (k *knows) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error) {
-	return state.Loss{Peer: dead.String()}, nil
+func (k *knows) WhatIf(_ context.Context, dead netip.Prefix, netns uint32) (state.Loss, error) {
+	return state.Loss{Peer: dead.String(), Netns: netns}, nil
 }
 
 func (k *knows) say(run string, seq uint64) {
@@ -82,11 +82,11 @@ func TestAsk(t *testing.T) {
 	if s, err := a.State(ctx); err != nil || s.Seq != 1 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	c, err := a.Connections(ctx, state.Query{Peer: "10.0.0.0/8", Process: "a b", PID: 3, State: "established", Sort: "idle", After: 20, Most: 100})
-	if err != nil || c.Total != 123 || c.List[0].Local != "10.0.0.0/8" || c.List[0].Remote != "a b" || c.List[0].State != "established" {
+	c, err := a.Connections(ctx, state.Query{Peer: "10.0.0.0/8", Process: "a b", PID: 3, State: "established", Sort: "idle", After: 20, Most: 100, Netns: 4026531840, Reverse: true})
+	if err != nil || c.Total != 123 || c.List[0].Local != "10.0.0.0/8" || c.List[0].Remote != "a b" || c.List[0].State != "established" || c.List[0].Netns != 4026531840 || !c.List[0].Never {
 		t.Errorf("%+v, %v", c, err)
 	}
-	if l, err := a.WhatIf(ctx, netip.MustParsePrefix("10.0.0.7/32")); err != nil || l.Peer != "10.0.0.7/32" {
+	if l, err := a.WhatIf(ctx, netip.MustParsePrefix("10.0.0.7/32"), 4026531840); err != nil || l.Peer != "10.0.0.7/32" || l.Netns != 4026531840 {
 		t.Errorf("%+v, %v", l, err)
 	}
 	var refused *Refused

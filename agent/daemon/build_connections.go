@@ -11,6 +11,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/census"
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/bound"
 )
 
@@ -65,7 +66,7 @@ func connections(m *fact.Machine, q state.Query) (state.Connections, error) {
 	var found []*state.Connection
 	for i := range m.Sockets {
 		s := &m.Sockets[i]
-		if !s.Remote.IsValid() || s.Remote.Port() == 0 || !filter.Match(m, s) || q.State != "" && !strings.EqualFold(s.StateName(), q.State) {
+		if !s.Remote.IsValid() || s.Remote.Port() == 0 || !filter.Match(m, s) || q.Netns != 0 && s.Netns != q.Netns || q.State != "" && !strings.EqualFold(s.StateName(), q.State) {
 			continue
 		}
 		c := connectionOf(m, s)
@@ -73,6 +74,9 @@ func connections(m *fact.Machine, q state.Query) (state.Connections, error) {
 	}
 	out.Total = len(found)
 	slices.SortStableFunc(found, func(a, b *state.Connection) int { // pointers: there may be 100,000, and each is large
+		if q.Reverse {
+			a, b = b, a
+		}
 		return cmp.Or(order(a, b), cmp.Compare(a.Cookie, b.Cookie))
 	})
 	after := min(max(q.After, 0), len(found))
@@ -84,6 +88,27 @@ func connections(m *fact.Machine, q state.Query) (state.Connections, error) {
 		out.List = append(out.List, *c)
 	}
 	return out, nil
+}
+
+// whatIf says what the death of a network would do by a census and the flows that
+// pass through, nil where they were not read; to those of one namespace alone
+// where netns is not 0.
+func whatIf(census, flows *fact.Machine, dead netip.Prefix, netns uint32) state.Loss {
+	m := *census
+	if flows != nil {
+		m.Conntrack = flows.Conntrack
+	}
+	if netns != 0 {
+		m.Sockets = slices.DeleteFunc(slices.Clone(m.Sockets), func(s fact.Socket) bool { return s.Netns != netns })
+		m.Conntrack = slices.DeleteFunc(slices.Clone(m.Conntrack), func(c fact.Conntrack) bool { return c.Netns != netns })
+	}
+	peer := dead.String()
+	if dead.IsSingleIP() {
+		peer = dead.Addr().String()
+	}
+	loss := state.LossOf(peer, verdict.WhatIf(&m, dead))
+	loss.Netns = netns
+	return loss
 }
 
 // prefix reads an address or a network.

@@ -75,7 +75,8 @@ func nameOf(l *fact.Lookup) state.Name {
 // mostExamples is how many programs a resolver names.
 const mostExamples = 5
 
-// resolversOf counts programs by who resolves their names, the largest first.
+// resolversOf counts programs by who resolves their names, the largest first; last
+// those in which nobody does, which are most, and say nothing.
 // Those that fail come first in programs.
 func resolversOf(programs []verdict.Program) []state.Resolver {
 	var out []state.Resolver
@@ -98,7 +99,8 @@ func resolversOf(programs []verdict.Program) []state.Resolver {
 			r.Examples = append(r.Examples, p.Path)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b state.Resolver) int { return b.Count - a.Count })
+	nobody := func(r state.Resolver) int { return truth(r.Resolver == string(verdict.ByNobody)) }
+	slices.SortStableFunc(out, func(a, b state.Resolver) int { return cmp.Or(nobody(a)-nobody(b), b.Count-a.Count) })
 	return out
 }
 

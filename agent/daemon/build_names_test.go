@@ -29,8 +29,9 @@ func TestResolversOf(t *testing.T) {
 		return verdict.Program{Binary: &fact.Binary{Program: fact.Program{Path: path}}, Resolver: r, Fails: fails}
 	}
 	got := resolversOf([]verdict.Program{of("/bin/kubectl", verdict.ByGo, fact.Seen(true)), of("/bin/curl", verdict.BySystem, fact.Known[bool]{}),
+		of("/bin/true", verdict.ByNobody, fact.Known[bool]{}), of("/bin/false", verdict.ByNobody, fact.Known[bool]{}), of("/bin/yes", verdict.ByNobody, fact.Known[bool]{}), of("/bin/no", verdict.ByNobody, fact.Known[bool]{}),
 		of("/bin/git", verdict.BySystem, fact.Known[bool]{}), of("/bin/helm", verdict.ByGo, fact.Seen(false)), of("/bin/x", verdict.ByGo, fact.Known[bool]{})})
-	if len(got) != 2 || got[0].Resolver != "go" || got[0].Count != 3 || *got[0].Fails != 1 || got[0].Examples[0] != "/bin/kubectl" || got[1].Fails != nil || got[1].Count != 2 {
+	if len(got) != 3 || got[2].Resolver != "none" || got[2].Count != 4 || got[0].Resolver != "go" || got[0].Count != 3 || *got[0].Fails != 1 || got[0].Examples[0] != "/bin/kubectl" || got[1].Fails != nil || got[1].Count != 2 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -25,8 +25,7 @@ type peerKey struct {
 type known struct {
 	policy   *policy.Policy // nil = watch all
 	told     state.Policy
-	acts     []state.Act   // newest first
-	cannot   []state.Blind // acts that are allowed and cannot be done
+	doings   state.Doings
 	life     verdict.Lives
 	counts   counts
 	names    *state.Names
@@ -61,7 +60,7 @@ func (k *known) fill(s *state.State, now time.Time) {
 	k.rates.fill(&s.Totals)
 	s.Peers = k.peers(now)
 	s.Leaks, s.Names = k.sites, k.names
-	s.Blind = append([]state.Blind{}, k.cannot...)
+	s.Blind = append([]state.Blind{}, k.doings.Blind...)
 	told := make(map[string]string) // by which source, by key
 	for _, source := range slices.Sorted(maps.Keys(k.blind)) {
 		for _, b := range k.blind[source] {
@@ -79,7 +78,8 @@ func (k *known) fill(s *state.State, now time.Time) {
 		}
 	}
 	s.Links, s.Calls, s.Leaks = list(s.Links), list(s.Calls), list(s.Leaks)
-	s.Acts, s.Agent.Policy.Acts = list(k.acts), list(s.Agent.Policy.Acts)
+	s.Acts, s.Tally, s.Agent.ByHand = list(k.doings.Acts), list(k.doings.Tally), list(k.doings.ByHand)
+	s.Agent.Policy.Acts = list(s.Agent.Policy.Acts)
 }
 
 // list is never null in JSON.

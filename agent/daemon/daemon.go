@@ -19,7 +19,6 @@ import (
 	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/state"
-	"github.com/lifeline-go/lifeline/agent/verdict"
 )
 
 const (
@@ -101,14 +100,15 @@ func (d *Daemon) SetHistory(problem string) {
 	}
 }
 
-// SetActs says what was done to connections, newest first, and what is allowed and
-// cannot be done. Both are not changed afterwards. When something was done that is
-// counted anew at once.
-func (d *Daemon) SetActs(acts []state.Act, blind []state.Blind) {
+// SetActs says what was done to connections, and what may be. Nothing of it is
+// changed afterwards. When something was done that is counted anew at once.
+func (d *Daemon) SetActs(now state.Doings) {
+	acts := now.Acts
 	anew := len(acts) > 0 && acts[0].Ended != nil && acts[0].Done > 0
 	d.take(func(k *known) {
-		anew = anew && len(k.acts) > 0 && (k.acts[0].ID != acts[0].ID || k.acts[0].Ended == nil) // what was done before this run is counted already
-		k.acts, k.cannot = acts, blind
+		was := k.doings.Acts
+		anew = anew && len(was) > 0 && (was[0].ID != acts[0].ID || was[0].Ended == nil) // what was done before this run is counted already
+		k.doings = now
 	})
 	if anew {
 		d.hurry(fromCensus)
@@ -145,24 +145,18 @@ func (d *Daemon) Connections(_ context.Context, q state.Query) (state.Connection
 }
 
 // WhatIf returns what the death of a network, or of the one peer that it is,
-// would do, by the last census. Before the first the error is [state.ErrNotYet].
-func (d *Daemon) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error) {
+// would do, by the last census, to all or to those of one network namespace.
+// Before the first the error is [state.ErrNotYet].
+func (d *Daemon) WhatIf(_ context.Context, dead netip.Prefix, netns uint32) (state.Loss, error) {
 	d.looking.RLock()
 	defer d.looking.RUnlock()
 	if d.census == nil {
 		return state.Loss{}, state.ErrNotYet
 	}
-	peer := dead.String()
-	if dead.IsSingleIP() {
-		peer = dead.Addr().String()
-	}
-	m := *d.census
 	d.mu.Lock()
-	if d.known.flows != nil {
-		m.Conntrack = d.known.flows.Conntrack
-	}
+	flows := d.known.flows
 	d.mu.Unlock()
-	return state.LossOf(peer, verdict.WhatIf(&m, dead)), nil
+	return whatIf(d.census, flows, dead, netns), nil
 }
 
 // Run watches until ctx ends, and returns nil then. A source that does not end

@@ -204,7 +204,7 @@ func TestThisMachine(t *testing.T) {
 	if !found {
 		t.Errorf("%s is not among the connections: %+v", c.LocalAddr(), got)
 	}
-	if l, err := d.WhatIf(t.Context(), netip.MustParsePrefix("240.0.0.0/4")); err != nil || l.Count != 0 {
+	if l, err := d.WhatIf(t.Context(), netip.MustParsePrefix("240.0.0.0/4"), 0); err != nil || l.Count != 0 {
 		t.Errorf("what if nobody dies: %+v, %v", l, err)
 	}
 	if err := stop(); err != nil {
@@ -217,7 +217,7 @@ func TestConnections(t *testing.T) {
 	for i := range 150 {
 		m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, Family: fact.IPv4, State: fact.Established, Cookie: uint64(i + 1),
 			Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), 4000),
-			SendQueue: uint32(i), Owners: []fact.Owner{{PID: 7, FD: int32(i)}}})
+			Netns: 4026531840 + uint32(i%2), SendQueue: uint32(i), Owners: []fact.Owner{{PID: 7, FD: int32(i)}}})
 	}
 	m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, State: fact.Listen, Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.MustParseAddrPort("0.0.0.0:0")})
 	for _, c := range []struct {
@@ -232,6 +232,10 @@ func TestConnections(t *testing.T) {
 		{state.Query{After: -1, Most: 1 << 30}, 150, 150, 1},
 		{state.Query{Peer: "10.1.0.7"}, 1, 1, 8},
 		{state.Query{Peer: "10.1.0.0/30"}, 4, 4, 1},
+		{state.Query{Sort: "queue", Most: 5, Reverse: true}, 150, 5, 1},
+		{state.Query{Sort: "peer", Most: 5, Reverse: true}, 150, 5, 10}, // 10.1.0.9:4000, as text
+		{state.Query{Netns: 4026531841}, 75, 75, 2},
+		{state.Query{Netns: 7}, 0, 0, 0},
 		{state.Query{Process: "db"}, 0, 0, 0},
 		{state.Query{State: "close_wait"}, 0, 0, 0},
 	} {
@@ -244,6 +248,23 @@ func TestConnections(t *testing.T) {
 		if _, err := connections(m, q); err == nil {
 			t.Errorf("%+v was answered", q)
 		}
+	}
+}
+
+// What if asks of all namespaces, or of one.
+func TestWhatIfInNamespace(t *testing.T) {
+	m := &fact.Machine{Conntrack: []fact.Conntrack{{Netns: 1}, {Netns: 2}}}
+	for i := range 10 {
+		m.Sockets = append(m.Sockets, fact.Socket{Protocol: fact.TCP, Family: fact.IPv4, State: fact.Established, Cookie: uint64(i + 1), Netns: 1 + uint32(i/7),
+			Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.MustParseAddrPort("10.1.0.7:4000"), Conn: &fact.Conn{}})
+	}
+	for netns, want := range map[uint32]int{0: 10, 1: 7, 2: 3, 3: 0} {
+		if l := whatIf(m, nil, netip.MustParsePrefix("10.1.0.0/16"), netns); l.Count != want || l.Netns != netns {
+			t.Errorf("in %d: %+v", netns, l)
+		}
+	}
+	if len(m.Sockets) != 10 || len(m.Conntrack) != 2 {
+		t.Error("the census was changed")
 	}
 }
 

@@ -35,8 +35,8 @@ func gauge(name, help string, labels ...string) Metric {
 	return Metric{name, help, labels, false, prometheus.NewDesc(name, help, labels, nil)}
 }
 
-func counter(name, help string) Metric {
-	return Metric{name, help, nil, true, prometheus.NewDesc(name, help, nil, nil)}
+func counter(name, help string, labels ...string) Metric {
+	return Metric{name, help, labels, true, prometheus.NewDesc(name, help, labels, nil)}
 }
 
 // metrics is what there is. What was not seen has no sample: unknown is not
@@ -46,6 +46,8 @@ var metrics = []Metric{
 	gauge("lifeline_start_time_seconds", "When the agent started, in seconds since 1970."),
 	gauge("lifeline_state_timestamp_seconds", "Of what moment all other samples tell, in seconds since 1970."),
 	gauge("lifeline_acts_allowed", "Acts that the policy lets the agent do by itself."),
+	counter("lifeline_acts_total", "Acts that ended since the agent started, by what they came to: done, partly, failed, left_alone.", "act", "outcome"),
+	counter("lifeline_act_connections_total", "Connections that they touched.", "act"),
 	gauge("lifeline_policy_valid", "1 when the policy file as it is now is the one in force; 0 when it has an error and an older one still is."),
 	gauge("lifeline_policy_loaded_timestamp_seconds", "When the policy in force was read, in seconds since 1970; none without a policy file."),
 	gauge("lifeline_history_written", "1 when the history is written, 0 when it cannot be; none where no history is kept."),
@@ -141,6 +143,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	if now := c.now(); now != nil {
 		s.agent(now)
+		s.acts(now.Tally)
 		s.promises(now)
 		s.totals(&now.Totals)
 		s.lists(now)

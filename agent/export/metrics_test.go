@@ -43,6 +43,7 @@ func full() *state.State {
 			Version: "v1.2.3", Started: noon.Add(-time.Hour),
 			Policy: state.Policy{Path: "/etc/lifeline/policy.yaml", Loaded: noon.Add(-time.Hour), Acts: []string{"cut on S001"}, Error: "line 1: no"},
 		},
+		Tally: []state.Tally{{Act: "cut", Outcome: state.Whole, Count: 2, Connections: 4225}, {Act: "cut", Outcome: state.Failed, Count: 1}, {Act: "knit", Outcome: "woolly", Count: 7, Connections: 7}},
 		Findings: []state.Finding{finding("S001 a", "S001", verdict.Silence, verdict.Fail, 4224), back, hidden, over, finding("X9", "X999", verdict.Calls, verdict.Info, 1), finding("L004 e", "L004", verdict.Leaks, verdict.Fail, 40)},
 		Totals: state.Totals{
 			Sockets: 20, Families: map[string]int{"ipv4": 11, "unix": 8, "ax25": 1}, TCP: map[string]int{"ESTABLISHED": 9, "close-wait": 2, "NEW": 1},
@@ -87,7 +88,7 @@ func TestEveryMetricHasASampleAndAGoodName(t *testing.T) {
 // TestLabelsAreOfAFewWords holds to the promise that no peer, process or name is
 // a label.
 func TestLabelsAreOfAFewWords(t *testing.T) {
-	allowed := []string{"version", "promise", "status", "code", "severity", "family", "state", "source"}
+	allowed := []string{"version", "promise", "status", "code", "severity", "family", "state", "source", "act", "outcome"}
 	for _, m := range Metrics() {
 		for _, l := range m.Labels {
 			if !slices.Contains(allowed, l) {
@@ -113,6 +114,8 @@ func TestSamples(t *testing.T) {
 		`lifeline_sockets{family="ipv6"} 0`, `lifeline_sockets{family="unix"} 8`, `lifeline_sockets{family="other"} 1`,
 		`lifeline_tcp_sockets{state="established"} 9`, `lifeline_tcp_sockets{state="close_wait"} 2`, `lifeline_tcp_sockets{state="other"} 1`,
 		`lifeline_silent_peers 1`, `lifeline_silent_connections 4224`, `lifeline_leaked_sockets 40`,
+		`lifeline_acts_total{act="cut",outcome="done"} 2`, `lifeline_acts_total{act="cut",outcome="failed"} 1`, `lifeline_acts_total{act="evac",outcome="left_alone"} 0`,
+		`lifeline_acts_total{act="other",outcome="other"} 7`, `lifeline_act_connections_total{act="cut"} 4225`, `lifeline_act_connections_total{act="tune"} 0`,
 		`lifeline_unanswered_requests 4`, `lifeline_unanswered_oldest_seconds 90`,
 		`lifeline_nameservers 3`, `lifeline_nameservers_silent 1`, `lifeline_names_failing 1`,
 		`lifeline_source_up{source="census"} 1`, `lifeline_source_up{source="names"} 0`, `lifeline_blind_spots{source="owners"} 2`,
@@ -134,7 +137,7 @@ func TestUnknownIsNotZero(t *testing.T) {
 	text := scrape(t, s)
 	for _, m := range Metrics() {
 		switch m.Name {
-		case "lifeline_build_info", "lifeline_state_timestamp_seconds", "lifeline_acts_allowed", "lifeline_policy_valid", "lifeline_promise_status":
+		case "lifeline_build_info", "lifeline_state_timestamp_seconds", "lifeline_acts_allowed", "lifeline_acts_total", "lifeline_act_connections_total", "lifeline_policy_valid", "lifeline_promise_status":
 			continue
 		}
 		if strings.Contains(text, "\n"+m.Name) {
@@ -178,6 +181,7 @@ func TestSeriesAreBounded(t *testing.T) {
 		s.Calls = append(s.Calls, state.Waiting{Peer: at, Count: 1})
 		s.Sources = append(s.Sources, state.Source{Name: at + "\xff", Last: ptr(noon)}, state.Source{Name: "census"})
 		s.Blind = append(s.Blind, state.Blind{Source: at + "\xff"})
+		s.Tally = append(s.Tally, state.Tally{Act: at + "\xff", Outcome: state.Outcome(at), Count: 1})
 		s.Totals.Families[at]++
 		s.Totals.TCP[at+"\xff"]++
 	}

@@ -31,6 +31,36 @@ func (s sampler) agent(now *state.State) {
 	}
 }
 
+// acts adds all acts and outcomes that there are, also those that did not come
+// yet, so that the first is seen as an increase.
+func (s sampler) acts(all []state.Tally) {
+	type key struct{ act, outcome string }
+	count, connections := make(map[key]int), make(map[string]int)
+	for _, act := range acts {
+		connections[act] = 0
+		for _, outcome := range outcomes {
+			count[key{act, outcome}] = 0
+		}
+	}
+	for _, t := range all {
+		act, outcome := t.Act, string(t.Outcome)
+		if !slices.Contains(acts, act) {
+			act = other
+		}
+		if !slices.Contains(outcomes, outcome) {
+			outcome = other
+		}
+		count[key{act, outcome}] += t.Count
+		connections[act] += t.Connections
+	}
+	for k, n := range count {
+		s.set("lifeline_acts_total", float64(n), k.act, k.outcome)
+	}
+	for act, n := range connections {
+		s.set("lifeline_act_connections_total", float64(n), act)
+	}
+}
+
 // key is what findings are counted by.
 type key struct {
 	promise  verdict.Promise
@@ -223,8 +253,10 @@ func (s sampler) sources(now *state.State) {
 	}
 }
 
-// families and tcpStates are all values of these labels, with other.
+// These are all values of labels, with other.
 var (
+	acts      = []string{"cut", "tune", "evac"}
+	outcomes  = []string{string(state.Whole), string(state.Partly), string(state.Failed), string(state.LeftAlone)}
 	families  = []string{fact.IPv4.String(), fact.IPv6.String(), fact.Unix.String()}
 	tcpStates = namesOfStates()
 )

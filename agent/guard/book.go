@@ -15,6 +15,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/policy"
 	"github.com/lifeline-go/lifeline/agent/source/capability"
 	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/bound"
 )
 
 // The Outcome of an act that has begun, and of one that must not.
@@ -29,8 +30,9 @@ const tellEvery = 500 * time.Millisecond
 // book is what was done, as it is published and as it is written down.
 type book struct {
 	mu     sync.Mutex
-	log    *audit.Log    // nil until something may be done
-	acts   []state.Act   // newest first
+	log    *audit.Log  // nil until something may be done
+	acts   []state.Act // newest first
+	tally  []state.Tally
 	blind  []state.Blind // what the rights do not allow
 	failed error         // why nothing can be written down, and so nothing is done
 	said   time.Time     // when the progress of an act was published
@@ -73,6 +75,17 @@ func (b *book) put(a state.Act) {
 	b.acts = b.acts[:min(len(b.acts), state.MostActs)]
 }
 
+// count counts an act that has ended.
+func (b *book) count(a *state.Act, outcome state.Outcome) {
+	i := slices.IndexFunc(b.tally, func(t state.Tally) bool { return t.Act == a.Act && t.Outcome == outcome })
+	if i < 0 {
+		i = len(b.tally)
+		b.tally = append(b.tally, state.Tally{Act: a.Act, Outcome: outcome})
+	}
+	b.tally[i].Count++
+	b.tally[i].Connections += a.Done
+}
+
 // prepare says what a policy allows that cannot be done here.
 func (g *Guard) prepare(p *policy.Policy) {
 	var failed error
@@ -80,7 +93,7 @@ func (g *Guard) prepare(p *policy.Policy) {
 		failed = g.book.open(g.options.Audit)
 	}
 	g.book.mu.Lock()
-	g.book.blind, g.book.failed = lacking(p), failed
+	g.book.blind, g.book.failed = append(lacking(p), cutShort(p, time.Duration(g.waits.Load()))...), failed
 	g.book.mu.Unlock()
 	g.publish()
 }
@@ -100,24 +113,63 @@ func lacking(p *policy.Policy) (blind []state.Blind) {
 		{p.Evac != nil, "evac", "CAP_NET_ADMIN and CAP_NET_RAW", []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}},
 	} {
 		if need.allowed && slices.ContainsFunc(need.rights, func(c uint) bool { return !capability.Held(c) }) {
-			blind = append(blind, state.Blind{Source: "acts", Error: fmt.Sprintf("the policy allows %s, and this agent has not the right to do it", need.act), Needs: &need.names})
+			blind = append(blind, state.Blind{Source: "acts", Error: noRight(need.act), Needs: &need.names})
 		}
 	}
 	return blind
 }
 
-// publish tells the agent what was done and what cannot be.
+func noRight(act string) string {
+	return fmt.Sprintf("the policy allows %s, and this agent has not the right to do it", act)
+}
+
+// cutShort is that systemd, where it is known how long it waits, does not wait
+// for an evac that is spread over more.
+func cutShort(p *policy.Policy, waits time.Duration) []state.Blind {
+	if p.Evac == nil || waits == 0 || p.Evac.Within+evacSpare <= waits {
+		return nil
+	}
+	needs := fmt.Sprintf("InhibitDelayMaxSec=%d in a file of /etc/systemd/logind.conf.d", int((p.Evac.Within+evacSpare+time.Second-1)/time.Second))
+	return []state.Blind{{Source: "acts", Error: fmt.Sprintf("the policy spreads an evac over %s, and systemd waits no longer than %s at a shutdown: it would be cut short",
+		bound.Format(p.Evac.Within), bound.Format(waits)), Needs: &needs}}
+}
+
+// byHand says whether cut, the one act that a person can ask for, may be: no is
+// why nobody can ask. Who calls it holds mu.
+func (b *book) byHand(p *policy.Policy, no string) state.ByHand {
+	h := state.ByHand{Act: "cut", On: []string{}}
+	if p.Cut == nil {
+		h.Why = notAllowed("a finding", "S001")
+		return h
+	}
+	h.On = slices.Clone(p.Cut.On)
+	switch right := noRight(h.Act); {
+	case no != "":
+		h.Why = no
+	case slices.ContainsFunc(b.blind, func(o state.Blind) bool { return o.Error == right }):
+		h.Why = right
+	case b.failed != nil:
+		h.Why = nothingDone + b.failed.Error()
+	}
+	return h
+}
+
+// nothingDone is what is said of acts that cannot be written down, with why.
+const nothingDone = "nothing is done: "
+
+// publish tells the agent what was done, and what may and what cannot be.
 func (g *Guard) publish() {
 	b := &g.book
 	b.show.Lock()
 	defer b.show.Unlock()
 	b.mu.Lock()
-	acts, blind := slices.Clone(b.acts), slices.Clone(b.blind)
+	now := state.Doings{Acts: slices.Clone(b.acts), Tally: slices.Clone(b.tally), Blind: slices.Clone(b.blind),
+		ByHand: []state.ByHand{b.byHand(g.policy.Load(), g.options.NoHand)}}
 	if b.failed != nil {
-		blind = append(blind, state.Blind{Source: "acts", Error: fmt.Sprintf("nothing is done: %v", b.failed)})
+		now.Blind = append(now.Blind, state.Blind{Source: "acts", Error: nothingDone + b.failed.Error()})
 	}
 	b.mu.Unlock()
-	g.options.Agent.SetActs(acts, blind)
+	g.options.Agent.SetActs(now)
 }
 
 func (g *Guard) told(a state.Act) {
@@ -146,6 +198,8 @@ func (g *Guard) begin(a state.Act) (state.Act, error) {
 		i := slices.IndexFunc(b.acts, func(o state.Act) bool { return o.Outcome == unwritten && o.Act == a.Act && o.Why == a.Why })
 		if known = i >= 0; known {
 			a.ID, a.Time = b.acts[i].ID, b.acts[i].Time
+		} else {
+			b.count(&a, state.Failed)
 		}
 	}
 	b.put(a)
@@ -175,12 +229,18 @@ func (g *Guard) progress(a state.Act) {
 
 // end writes down what came of an act that was begun.
 func (g *Guard) end(a state.Act, outcome string, err error) state.Act {
-	now := time.Now()
-	a.Ended, a.Outcome = &now, outcome
 	if err != nil {
 		a.Error = err.Error()
 	}
+	return g.enter(a, outcome, err, state.OutcomeOf(&a))
+}
+
+// enter is end, with the outcome that is counted.
+func (g *Guard) enter(a state.Act, outcome string, err error, as state.Outcome) state.Act {
+	now := time.Now()
+	a.Ended, a.Outcome = &now, outcome
 	g.book.mu.Lock()
+	g.book.count(&a, as)
 	failed := errors.New("it is closed")
 	if g.book.log != nil {
 		failed = g.book.log.End(a)
@@ -202,10 +262,11 @@ func (g *Guard) leave(a state.Act, why string) state.Act {
 		now := a.Time
 		a.Ended = &now
 		g.book.mu.Lock()
+		g.book.count(&a, state.LeftAlone)
 		g.book.put(a)
 		g.book.mu.Unlock()
 		g.told(a)
 		return a
 	}
-	return g.end(a, why, nil)
+	return g.enter(a, why, nil, state.LeftAlone)
 }

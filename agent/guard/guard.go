@@ -15,6 +15,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/lifeline-go/lifeline/agent/audit"
 	"github.com/lifeline-go/lifeline/agent/node"
@@ -26,7 +27,7 @@ import (
 type Agent interface {
 	State() *state.State
 	Wait(ctx context.Context, seq uint64) (*state.State, error)
-	SetActs(acts []state.Act, blind []state.Blind)
+	SetActs(state.Doings)
 }
 
 // Options say for whom to act and where to write it down. Agent and Audit are
@@ -35,6 +36,10 @@ type Options struct {
 	Agent Agent
 	Audit string          // path of the audit log
 	Of    node.Namespaces // whose connections may be touched
+
+	// NoHand is why nobody can ask for an act by hand, in words; "" where somebody
+	// can.
+	NoHand string
 
 	// Told is called with each act when it begins and when it has ended, by one
 	// goroutine at a time; nil means that nobody wants to know.
@@ -51,6 +56,7 @@ type Guard struct {
 
 	cutting chan struct{} // its one place is taken by who cuts, so that the pace is that of all
 	evac    evacuation
+	waits   atomic.Int64 // time.Duration that systemd waits at a shutdown; 0 = not known
 	plans   plans
 	hands   hands
 	closing chan struct{}
@@ -78,6 +84,13 @@ func (g *Guard) SetPolicy(p *policy.Policy) {
 	case g.changed <- struct{}{}:
 	default: // it is known that it has
 	}
+}
+
+// SystemdWaits says for how long systemd would wait at a shutdown, so that a
+// policy that wants more is told so.
+func (g *Guard) SystemdWaits(most time.Duration) {
+	g.waits.Store(int64(most))
+	g.prepare(g.policy.Load())
 }
 
 // Run acts until ctx ends, and returns nil then. An act that is under way stops,

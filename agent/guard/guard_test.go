@@ -43,6 +43,9 @@ func TestCut(t *testing.T) {
 	if w := s.written(); !slices.Equal(w, []string{"begins cut policy", "ended cut policy"}) {
 		t.Errorf("written: %q", w)
 	}
+	if got := s.watcher.tally(); !slices.Equal(got, []string{"cut done 1 300"}) {
+		t.Errorf("counted: %q", got)
+	}
 	s.conns, s.theirs = nil, nil
 	s.watcher.publish(s.silent())
 	s.watcher.publish()
@@ -109,6 +112,9 @@ func TestLeftAlone(t *testing.T) {
 	if a := s.ended(); a.Done != 0 || !strings.Contains(a.Outcome, "not about one peer") || s.alive() != 5 {
 		t.Errorf("clients of a port: %+v", a)
 	}
+	if got := s.watcher.tally(); !slices.Equal(got, []string{"cut left_alone 2 0"}) {
+		t.Errorf("counted: %q", got)
+	}
 }
 
 // When nobody answers it may be this machine's own link: nothing is cut until
@@ -156,7 +162,7 @@ func TestNothingUnwritten(t *testing.T) {
 	blind := func() string {
 		s.watcher.mu.Lock()
 		defer s.watcher.mu.Unlock()
-		return fmt.Sprint(s.watcher.blind)
+		return fmt.Sprint(s.watcher.Blind)
 	}
 	if text := blind(); !strings.Contains(text, "nothing is done") {
 		t.Errorf("blind: %s", text)
@@ -176,6 +182,9 @@ func TestNothingUnwritten(t *testing.T) {
 	s.guard.SetPolicy(may(0))
 	if a := s.ended(); a.Done != 5 || strings.Contains(blind(), "nothing is done") {
 		t.Errorf("it could be written down by then: %+v, blind: %s", a, blind())
+	}
+	if got := s.watcher.tally(); !slices.Equal(got, []string{"cut failed 1 0", "cut done 1 5"}) {
+		t.Errorf("counted: %q", got)
 	}
 }
 
@@ -220,8 +229,8 @@ func TestPublishedInOrder(t *testing.T) {
 	time.Sleep(100 * time.Millisecond) // it would be through by then
 	close(goOn)
 	parts.Wait()
-	if len(w.acts) != 1 {
-		t.Errorf("published last: %+v", w.acts)
+	if len(w.Acts) != 1 {
+		t.Errorf("published last: %+v", w.Acts)
 	}
 }
 

@@ -70,7 +70,12 @@ func allowed(yes bool, f *state.Finding) error {
 	if yes {
 		return nil
 	}
-	return &state.Refusal{Why: fmt.Sprintf("the policy does not allow to cut on %s: it takes acts: cut: {on: [%s]} in the file of --policy", f.Code, f.Code)}
+	return &state.Refusal{Why: notAllowed(f.Code, f.Code)}
+}
+
+// notAllowed says that nobody may cut for something, and what would allow it.
+func notAllowed(of, code string) string {
+	return fmt.Sprintf("the policy does not allow to cut on %s: it takes acts: cut: {on: [%s]} in the file of --policy", of, code)
 }
 
 func (p *plans) put(n planned) {

@@ -38,6 +38,9 @@ func TestPolicyChanges(t *testing.T) {
 	if a := s.ended(); a.Error != "" || a.Left != 0 || s.alive() != 0 {
 		t.Errorf("%+v", a)
 	}
+	if got := s.watcher.tally(); len(got) != 2 || !strings.HasPrefix(got[0], "cut partly 1 ") || !strings.HasPrefix(got[1], "cut done 1 ") {
+		t.Errorf("counted: %q", got)
+	}
 }
 
 // What a policy comes to leave out while it is cut is not touched, and an order

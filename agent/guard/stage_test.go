@@ -29,12 +29,11 @@ func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 // watcher is an agent whose findings the test makes.
 type watcher struct {
-	mu    sync.Mutex
-	now   *state.State
-	next  chan struct{}
-	acts  []state.Act
-	blind []state.Blind
-	slow  func([]state.Act) // called by SetActs first; nil calls nobody
+	mu   sync.Mutex
+	now  *state.State
+	next chan struct{}
+	state.Doings
+	slow func([]state.Act) // called by SetActs first; nil calls nobody
 }
 
 func newWatcher() *watcher {
@@ -63,13 +62,13 @@ func (w *watcher) Wait(ctx context.Context, seq uint64) (*state.State, error) {
 	}
 }
 
-func (w *watcher) SetActs(acts []state.Act, blind []state.Blind) {
+func (w *watcher) SetActs(now state.Doings) {
 	if slow := w.slow; slow != nil {
-		slow(acts)
+		slow(now.Acts)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.acts, w.blind = acts, blind
+	w.Doings = now
 }
 
 func (w *watcher) publish(findings ...state.Finding) {

@@ -52,6 +52,10 @@ type Logind struct {
 	// waits, which ctx ends with too. It waits until Going returns.
 	Going func(ctx context.Context, most time.Duration)
 
+	// Waits is called with how long systemd would wait, whenever it is known to: after
+	// Said was called with nil. It may be nil.
+	Waits func(most time.Duration)
+
 	// Said is called with why there would be no notice, or no delay, and with nil
 	// when there would be; only when that changes. It may be nil.
 	Said func(error)
@@ -174,6 +178,9 @@ func (l *Logind) hold(ctx context.Context, manager dbus.BusObject) (delay, error
 	switch {
 	case err == nil:
 		l.say(nil)
+		if l.Waits != nil {
+			l.Waits(longest(ctx, manager))
+		}
 		return delay{os.NewFile(uintptr(fd), "inhibitor lock")}, nil
 	case errors.As(err, &refused) && refused.Name != "org.freedesktop.DBus.Error.ServiceUnknown" && refused.Name != "org.freedesktop.DBus.Error.NameHasNoOwner":
 		l.say(fmt.Errorf("systemd does not wait for this agent at a shutdown: %w", err))
@@ -229,11 +236,16 @@ func last(e *dbus.Signal) any {
 // going does what must be done, and then lets the machine go.
 func (l *Logind) going(ctx context.Context, manager dbus.BusObject, lock *delay) {
 	defer lock.release()
-	micros := property(ctx, manager, "InhibitDelayMaxUSec", uint64(defaultDelay/time.Microsecond))
-	most := time.Duration(min(micros, uint64(longestDelay/time.Microsecond))) * time.Microsecond
+	most := longest(ctx, manager)
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	l.Going(ctx, most)
+}
+
+// longest is how long systemd waits at a shutdown.
+func longest(ctx context.Context, manager dbus.BusObject) time.Duration {
+	micros := property(ctx, manager, "InhibitDelayMaxUSec", uint64(defaultDelay/time.Microsecond))
+	return time.Duration(min(micros, uint64(longestDelay/time.Microsecond))) * time.Microsecond
 }
 
 // property reads one of logind's, and is otherwise when it does not answer.

@@ -23,12 +23,13 @@ type listener struct {
 	going   chan time.Duration // a notice came
 	goOn    chan struct{}      // what must be done is done
 	said    chan error
+	waits   chan time.Duration
 	changed chan struct{}
 }
 
 func listenTo(t *testing.T, socket string, wanted func() bool) *listener {
-	l := &listener{going: make(chan time.Duration, 16), goOn: make(chan struct{}), said: make(chan error, 16), changed: make(chan struct{}, 1)}
-	l1 := &Logind{Address: "unix:path=" + socket, Said: func(err error) { l.said <- err },
+	l := &listener{going: make(chan time.Duration, 16), goOn: make(chan struct{}), said: make(chan error, 16), waits: make(chan time.Duration, 16), changed: make(chan struct{}, 1)}
+	l1 := &Logind{Address: "unix:path=" + socket, Said: func(err error) { l.said <- err }, Waits: func(most time.Duration) { l.waits <- most },
 		Going: func(ctx context.Context, most time.Duration) {
 			l.going <- most
 			select {
@@ -72,6 +73,9 @@ func TestShutdown(t *testing.T) {
 	lock := m.Lock()
 	if err := next(t, l.said); err != nil {
 		t.Errorf("%v", err)
+	}
+	if most := next(t, l.waits); most != 3*time.Second {
+		t.Errorf("before a shutdown it is said that systemd would wait %v", most)
 	}
 	m.Say(true)
 	if most := next(t, l.going); most != 3*time.Second {

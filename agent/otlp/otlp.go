@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,8 @@ const (
 type Sender struct {
 	URL     string              // without a path of OTLP: http://127.0.0.1:4318
 	Metrics prometheus.Gatherer // what is sent again and again
+	Header  http.Header         // sent with each request, see [Headers]; nil = none
+	TLS     *tls.Config         // whom to trust, and as whom to come, where the URL is https; nil = as the system does, as nobody
 	Every   time.Duration       // how often; 0 = 30 s
 	Timeout time.Duration       // of one request; 0 = 10 s
 
@@ -136,7 +139,7 @@ func (s *Sender) Run(ctx context.Context) error {
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
-	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1, IdleConnTimeout: time.Minute}, Timeout: timeout,
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: s.TLS, TLSHandshakeTimeout: timeout, MaxConnsPerHost: 1, IdleConnTimeout: time.Minute}, Timeout: timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	defer client.CloseIdleConnections()
 	s.mu.Lock()
@@ -255,6 +258,9 @@ func (s *Sender) post(ctx context.Context, client *http.Client, path string, mes
 		return err
 	}
 	address := r.URL.Redacted() // a password in it is for nobody's log
+	for name, values := range s.Header {
+		r.Header[name] = values
+	}
 	r.Header.Set("Content-Type", "application/x-protobuf")
 	r.Header.Set("Content-Encoding", "gzip")
 	r.Header.Set("User-Agent", "lifeline-agent")

@@ -3,6 +3,8 @@ package state
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
@@ -209,4 +211,21 @@ func (e *BeforeError) Error() string {
 		return "the history is empty: the agent writes the first record within seconds of its start"
 	}
 	return fmt.Sprintf("no history before %s; the agent's began then, and %s was asked for", e.Begin.Format(time.DateTime), e.Asked.Format(time.DateTime))
+}
+
+// PeerOf reads the peer of a [Filter] as somebody writes it: an address, with or
+// without a zone, a network, or the name of a program of this machine. What looks
+// like an address and is none is an error: the history could only say that it
+// knows nothing of it.
+func PeerOf(text string) (string, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return addr.Unmap().WithZone("").String(), nil
+	}
+	if _, err := netip.ParsePrefix(text); err == nil {
+		return text, nil
+	}
+	if strings.ContainsAny(text, ".:/") && strings.Trim(text, "0123456789abcdefABCDEF.:/") == "" {
+		return "", fmt.Errorf("%q is no address and no network: take one such as 10.77.1.2 or 10.48.0.0/14", text)
+	}
+	return text, nil
 }

@@ -36,7 +36,8 @@ type State struct {
 	Calls    []Waiting `json:"calls"` // requests without an answer, oldest first, at most MostWaiting
 	Sources  []Source  `json:"sources"`
 	Blind    []Blind   `json:"blind"`
-	Acts     []Act     `json:"acts"` // the latest, newest first
+	Acts     []Act     `json:"acts"`       // the latest, newest first
+	Tally    []Tally   `json:"acts_total"` // what the acts of this run came to
 
 	// Groups are all links by what the history counts, not folded. They are for
 	// the history alone, belong to the census of Totals.Looked, and are the same
@@ -62,6 +63,7 @@ type Agent struct {
 	Profile   string         `json:"profile"`         // what its rights allow: act, observe, or partial where something stays unseen
 	Missing   []profile.Lack `json:"missing"`         // what they do not, and which capability would
 	Policy    Policy         `json:"policy"`          // what it was told
+	ByHand    []ByHand       `json:"by_hand"`         // acts that a person may ask for, or why not
 	CPU       *float64       `json:"cpu_fraction"`    // of one processor, over the last minute
 	Resident  *uint64        `json:"resident_bytes"`  // of memory
 	History   string         `json:"history"`         // the file; "" = none is kept
@@ -148,38 +150,3 @@ type Blind struct {
 	Error  string  `json:"error"`
 	Needs  *string `json:"needs"` // nil when nothing would help
 }
-
-// Act is one thing that was done, or would have been: a line of the audit log.
-type Act struct {
-	ID      string     `json:"id"` // of this act alone
-	Time    time.Time  `json:"time"`
-	Ended   *time.Time `json:"ended"`   // nil: it is under way; or, as Outcome says then, nobody knows what came of it
-	Act     string     `json:"act"`     // cut, tune, evac
-	By      string     `json:"by"`      // policy, page, shutdown
-	Why     string     `json:"why"`     // ID of the finding, or what asked
-	Target  string     `json:"target"`  // in words
-	Done    int        `json:"done"`    // connections
-	Left    int        `json:"left"`    // selected and not touched
-	Dry     bool       `json:"dry_run"` // it was only said what would be done
-	Outcome string     `json:"outcome"` // in one line
-	Error   string     `json:"error"`
-	Undo    string     `json:"undo"` // a command; "" where there is none
-}
-
-// Plan is an act that was asked for and waits for the word to do it: a dry run.
-type Plan struct {
-	ID      string    `json:"plan"`
-	Act     string    `json:"act"`
-	Target  string    `json:"target"`  // in words
-	Count   int       `json:"count"`   // connections that it would touch
-	Text    string    `json:"text"`    // what it would do
-	Expires time.Time `json:"expires"` // it is done by then or not at all
-}
-
-// Refusal is why something that was asked for is not done.
-type Refusal struct {
-	Why   string
-	Stale bool // it was allowed once: what it rests on is over, or it was done already
-}
-
-func (r *Refusal) Error() string { return r.Why }

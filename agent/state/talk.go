@@ -57,7 +57,9 @@ type Query struct {
 	Process string // name; "" = all
 	PID     int32
 	State   string
+	Netns   uint32 // network namespace; 0 = all
 	Sort    string // bound, idle, queue, peer, process; "" = bound, longest first. Not age: the kernel does not say when a connection began
+	Reverse bool   // the other way round
 	After   int    // how many to leave out
 	Most    int    // 0 = 100; at most 1,000
 }
@@ -92,6 +94,7 @@ type Connection struct {
 // Loss is what the death of a peer would do: [verdict.Loss] in JSON.
 type Loss struct {
 	Peer      string  `json:"peer"`
+	Netns     uint32  `json:"netns"` // whose connections alone are meant; 0 = all
 	Count     int     `json:"count"`
 	Addresses int     `json:"addresses"`
 	Processes []Stake `json:"processes"`

@@ -48,7 +48,7 @@ func (s *Screen) askConnections() {
 		return
 	}
 	q := queryOf(t.filter)
-	q.Sort, q.Most, q.After = "bound", windowSize, w.query.After
+	q.Sort, q.Reverse, q.Most, q.After = "bound", t.back, windowSize, w.query.After
 	if columns := definition(connectionsView).columns; t.by >= 0 && columns[t.by].name != "" {
 		q.Sort = columns[t.by].name
 	}
@@ -80,15 +80,22 @@ func (w *window) answer(s *Screen, a *Answer) {
 	}
 }
 
-// queryOf reads a filter of connections: a peer or network, a pid, a state, and
-// what is left is the name of a process.
+// namespace is before the number of a network namespace in a filter.
+const namespace = "netns="
+
+// queryOf reads a filter of connections: a peer or network, a pid, a state, a
+// network namespace, and what is left is the name of a process.
 func queryOf(filter string) (q state.Query) {
 	var process []string
 	for word := range strings.FieldsSeq(filter) {
 		_, address := netip.ParseAddr(word)
 		_, network := netip.ParsePrefix(word)
 		pid, number := strconv.ParseInt(word, 10, 32)
+		netns, of := strings.CutPrefix(word, namespace)
+		inode, is := strconv.ParseUint(netns, 10, 32)
 		switch {
+		case of && is == nil:
+			q.Netns = uint32(inode)
 		case address == nil || network == nil:
 			q.Peer = word
 		case number == nil && pid > 0:

@@ -1,6 +1,8 @@
 package top
 
 import (
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -103,14 +105,17 @@ func (s *Screen) inPage(name string) {
 
 // filterOf is the filter that leaves the connections of a page.
 func filterOf(p *page) string {
-	text := p.query.Peer
-	if p.query.PID > 0 {
-		if text != "" {
-			text += " "
-		}
-		text += number(p.query.PID)
+	var words []string
+	if p.query.Peer != "" {
+		words = append(words, p.query.Peer)
 	}
-	return text
+	if p.query.PID > 0 {
+		words = append(words, number(p.query.PID))
+	}
+	if p.query.Netns > 0 {
+		words = append(words, namespace+strconv.FormatUint(uint64(p.query.Netns), 10))
+	}
+	return strings.Join(words, " ")
 }
 
 func (s *Screen) to(v view) { s.view, s.typing = v, false }
@@ -175,9 +180,7 @@ func (s *Screen) inList(name string) {
 	case "s", "S":
 		s.sortNext(t, name == "S")
 	case "r":
-		if s.view != connectionsView { // whoever is asked knows one way
-			t.back = !t.back
-		}
+		t.back = !t.back
 	case "[", "]":
 		if s.view == historyView {
 			step := 1

@@ -209,7 +209,11 @@ func (p *page) connections(s *Screen) []line {
 		return append(section("Connections"), lineOf(warned, "  They cannot be told: "+p.conns.Err))
 	}
 	c := &p.conns.Connections
-	title := fmt.Sprintf("%s%s, in the census of %s", many(c.Total, "connection"), p.everywhere(s), s.clock(c.Time))
+	of := ""
+	if p.query.Netns > 0 {
+		of = " of its network namespace"
+	}
+	title := fmt.Sprintf("%s%s, in the census of %s", many(c.Total, "connection"), of, s.clock(c.Time))
 	if c.Total > len(c.List) {
 		title += fmt.Sprintf("; the %d that would go unnoticed longest (c shows all)", len(c.List))
 	}
@@ -227,6 +231,9 @@ func openPeer(s *Screen, key string) *page {
 	p := &page{key: key, draw: (*page).peerPage}
 	p.peerPage(s)
 	p.query = &state.Query{Peer: p.peer.Peer}
+	if p.everywhere(s) != "" { // else it would say nothing
+		p.query.Netns = p.peer.Netns
+	}
 	return p
 }
 
@@ -426,13 +433,13 @@ func (p *page) callPage(s *Screen) []line {
 	who := state.Holder{PID: c.PID, Name: c.Process}
 	has := "no, or unknown"
 	if c.Acknowledged {
-		has = "yes: the request arrived, and was not answered"
+		has = "yes, and was not answered"
 	}
 	lines := append(p.head(s, fmt.Sprintf("%s waits for %s", holder(&who), c.Peer)), s.pairs([][2]string{
 		{"calls", verdict.Number(c.Count)},
 		{"the longest waits for", seconds(&c.Since)},
 		{"since about", s.clock(s.shown.Totals.Looked.Add(-time.Duration(c.Since * float64(time.Second))))},
-		{"its kernel has it", has},
+		{"the request arrived", has},
 	})...)
 	if len(c.Goroutines) > 0 {
 		lines = append(lines, section("Goroutines that wait")...)

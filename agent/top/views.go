@@ -35,7 +35,7 @@ var viewTexts = [views]viewText{
 		{title: "LAST HOUR", drop: 3, fixed: true}}},
 	namesView: {"names", "names", anyWords, []column{{title: "KIND"}, {title: "WHICH", flex: true, least: 12}, {title: "HOW IT WENT", flex: true, least: 20}}},
 	callsView: {"calls", "calls", anyWords, []column{{title: "WAITS FOR", right: true}, {title: "CALLS", right: true}, {title: "PROCESS", flex: true, least: 12},
-		{title: "PEER", flex: true, least: 12}, {title: "ITS KERNEL HAS IT", drop: 1}}},
+		{title: "PEER", flex: true, least: 12}, {title: "REQUEST ARRIVED", drop: 1}}},
 	sourcesView: {"sources", "sources", anyWords, []column{{title: "SOURCE"}, {title: "EVERY", right: true, drop: 2}, {title: "LAST LOOK", right: true},
 		{title: "TOOK", right: true, drop: 1}, {title: "HOW IT WENT", flex: true, least: 20}}},
 	historyView: {"history", "history", anyWords, []column{{title: "FIRST SEEN"}, {title: "LASTED", right: true, drop: 1}, {title: "SEVERITY"}, {title: "CODE"},

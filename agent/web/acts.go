@@ -13,6 +13,9 @@ import (
 	"github.com/lifeline-go/lifeline/agent/state"
 )
 
+// NoToken is why nobody can ask an agent without a token for an act.
+const NoToken = "acts need a token, since every user of this machine can ask: start lifeline agent with --token-file"
+
 // mostOrder is how many bytes an order may have.
 const mostOrder = 4 << 10
 
@@ -53,7 +56,7 @@ func (s *server) order(w http.ResponseWriter, r *http.Request, into any) error {
 	case s.Acts == nil:
 		status, err = http.StatusForbidden, errors.New("this agent does nothing")
 	case s.Token == "":
-		status, err = http.StatusForbidden, errors.New("acts need a token, since every user of this machine can ask: start lifeline agent with --token-file")
+		status, err = http.StatusForbidden, errors.New(NoToken)
 	case wrong != nil || kind != "application/json": // a form of another page cannot send this
 		status, err = http.StatusUnsupportedMediaType, errors.New("send it as Content-Type: application/json")
 	case r.URL.RawQuery != "":

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,21 +79,40 @@ func inTurn[T any](s *server, r *http.Request, ask func() (T, error)) (out T, er
 
 // queryOf reads the query of a URL: the names are those of [state.Query].
 func queryOf(raw string) (q state.Query, err error) {
-	v, err := values(raw, "peer", "process", "pid", "state", "sort", "after", "most")
+	v, err := values(raw, "peer", "process", "pid", "state", "netns", "sort", "reverse", "after", "most")
 	if err != nil {
 		return q, err
 	}
 	number := func(key string, bits int) (n int64) {
-		if text := v.Get(key); text != "" && err == nil {
-			if n, err = strconv.ParseInt(text, 10, bits); err != nil || n < 0 {
-				err = fmt.Errorf("%s=%q is no number from 0", key, text)
-			}
+		if err == nil {
+			n, err = numberOf(v, key, bits)
 		}
 		return n
 	}
-	q = state.Query{Peer: v.Get("peer"), Process: v.Get("process"), PID: int32(number("pid", 32)), State: v.Get("state"),
+	q = state.Query{Peer: v.Get("peer"), Process: v.Get("process"), PID: int32(number("pid", 32)), State: v.Get("state"), Netns: uint32(number("netns", 33)),
 		Sort: v.Get("sort"), After: int(number("after", 32)), Most: int(number("most", 32))}
+	switch way := v.Get("reverse"); way {
+	case "", "false":
+	case "true":
+		q.Reverse = true
+	default:
+		err = cmp.Or(err, fmt.Errorf("reverse=%q is neither true nor false", way))
+	}
 	return q, err
+}
+
+// numberOf reads a number from 0 of so many bits, the sign included; 0 where it is
+// not there.
+func numberOf(v url.Values, key string, bits int) (int64, error) {
+	text := v.Get(key)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, bits)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%s=%q is no number from 0", key, text)
+	}
+	return n, nil
 }
 
 // values reads a query that has nothing but these keys, each once.
@@ -113,32 +133,36 @@ func values(raw string, keys ...string) (url.Values, error) {
 }
 
 func (s *server) whatIf(w http.ResponseWriter, r *http.Request) {
-	dead, err := deadOf(r.URL.RawQuery)
+	dead, netns, err := deadOf(r.URL.RawQuery)
 	if err != nil {
 		answer(w, nil, err)
 		return
 	}
-	loss, err := inTurn(s, r, func() (state.Loss, error) { return s.Agent.WhatIf(r.Context(), dead) })
+	loss, err := inTurn(s, r, func() (state.Loss, error) { return s.Agent.WhatIf(r.Context(), dead, netns) })
 	answer(w, loss, err)
 }
 
-// deadOf reads whose death is asked about.
-func deadOf(raw string) (netip.Prefix, error) {
-	v, err := values(raw, "peer")
+// deadOf reads whose death is asked about, and for which namespace; 0 for all.
+func deadOf(raw string) (dead netip.Prefix, netns uint32, err error) {
+	v, err := values(raw, "peer", "netns")
 	if err != nil {
-		return netip.Prefix{}, err
+		return dead, 0, err
+	}
+	n, err := numberOf(v, "netns", 33)
+	if err != nil {
+		return dead, 0, err
 	}
 	text := v.Get("peer")
 	if text == "" {
-		return netip.Prefix{}, errors.New("say who dies: ?peer=10.77.1.2, or a network")
+		return dead, 0, errors.New("say who dies: ?peer=10.77.1.2, or a network")
 	}
 	if a, err := netip.ParseAddr(text); err == nil {
 		a = a.WithZone("").Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
+		return netip.PrefixFrom(a, a.BitLen()), uint32(n), nil
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return p, fmt.Errorf("peer=%q is no address and no network: take one such as 10.77.1.2 or 10.48.0.0/14", text)
+		return p, 0, fmt.Errorf("peer=%q is no address and no network: take one such as 10.77.1.2 or 10.48.0.0/14", text)
 	}
-	return p.Masked(), nil
+	return p.Masked(), uint32(n), nil
 }

@@ -228,7 +228,11 @@ func (q *query) most() int {
 
 // filter reads what a time line counts.
 func (q *query) filter() state.Filter {
-	f := state.Filter{Series: state.Series{Peer: q.Get("peer"), Program: q.Get("process")}, Total: q.Get("total")}
+	f := state.Filter{Series: state.Series{Program: q.Get("process")}, Total: q.Get("total")}
+	var err error
+	if f.Peer, err = state.PeerOf(q.Get("peer")); err != nil {
+		q.fail("peer: %v", err)
+	}
 	if name := q.Get("state"); name != "" {
 		if f.Total != "" {
 			q.fail("state and total are two time lines: take one")

@@ -73,6 +73,7 @@ func TestHistory(t *testing.T) {
 		{"range?" + early + late + "&step=300&total=opened_per_second", 200, `"count":2.5,"least":2.5,"most":2.5},{`},
 		{"range?" + early + late + "&step=300&total=opened_per_second", 200, `"count":null,"least":null,"most":null}]}`},
 		{"range?from=2026-11-20T11:00:00Z" + late + "&step=3000", 200, `"count":null`},
+		{"range?" + early + late + "&step=300&peer=999.1.1.1", 400, "no address and no network"},
 		{"range?" + early + late + "&step=0", 400, "no number from 1"},
 		{"range?" + early + late + "&step=1h", 400, "no number from 1"},
 		{"range?" + early + late + "&state=ASLEEP", 400, "is no total: take one of sockets, "},

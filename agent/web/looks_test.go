@@ -6,9 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/web/chromium"
 	"github.com/lifeline-go/lifeline/internal/need"
 )
@@ -131,76 +129,6 @@ func testKeyboard(t *testing.T, b *chromium.Browser) {
 	}
 	if got := strings.Join(stops, " > "); !strings.HasPrefix(got, "Skip to the view > ● dark > ? > Overview") {
 		t.Errorf("Tab goes %s", got)
-	}
-	well(t, p, at)
-}
-
-// With 20,000 sockets and a State four times a second, what somebody does is
-// answered at once. The figures are of the browser's own event timing: from the
-// event to the frame that shows what came of it.
-func testScale(t *testing.T, b *chromium.Browser) {
-	m := newMachine(sockets)
-	at := serving(t, newServer(Options{Agent: m}))
-	p := opened(t, b, at, "overview")
-	p.Eval(`window.slowest = {}; window.frames_ = 0; new PerformanceObserver(list => {
-		for (const e of list.getEntries()) if (e.interactionId) slowest[e.name] = Math.max(slowest[e.name] ?? 0, e.duration);
-	}).observe({ type: "event", durationThreshold: 16, buffered: true });
-	new MutationObserver(() => frames_++).observe(document.querySelector("footer"), { subtree: true, childList: true, characterData: true });`, nil)
-	next := func() {
-		m.tell(func(s *state.State) {
-			s.Links = append([]state.Link(nil), s.Links...)
-			for i := range s.Links {
-				s.Links[i].Count++
-			}
-		})
-	}
-	var costly time.Duration
-	what := ""
-	do := func(name string, act func()) {
-		before := p.Busy()
-		act()
-		next()
-		painted(p)
-		if took := p.Busy() - before; took > costly {
-			costly, what = took, name
-		}
-	}
-	for _, key := range []string{"1", "j", "Enter", "k", "Enter", "2", "3", "5", "j", "Enter", "/", "d", "o", "c", "k", "Escape", "6", "9", "2"} {
-		do("the key "+key, func() { p.Keys(key) })
-	}
-	do("all links", func() { p.Click(".choice[aria-label^='How many'] button:last-child") })
-	p.Eval(`document.querySelector("canvas").scrollIntoView()`, nil)
-	for x := 300.0; x < 1000; x += 70 {
-		do("over the picture", func() { p.Drag(x, 300, x+30, 420) })
-	}
-	p.Keys("Escape")
-	p.Until(`!document.querySelector(".drawer")`)
-	do("connections", func() {
-		p.Click("main tbody td.links a")
-		p.Until(`document.querySelectorAll(".drawer tbody tr").length > 0`)
-	})
-	do("more connections", func() { p.Click(".pager button:last-child") })
-	p.Eval("new Promise(ok => setTimeout(ok, 300))", nil) // entries come late
-	var slowest map[string]float64
-	p.Eval(`slowest`, &slowest)
-	worst := 0.0
-	for _, took := range slowest {
-		worst = max(worst, took)
-	}
-	t.Logf("with %d sockets the costliest interaction was %q, with %v of the page's thread, a new State included; the slowest took %.0f ms, with whatever else this machine did: %v",
-		sockets, what, costly, worst, slowest)
-	if costly > 300*time.Millisecond || worst == 0 || worst > 10_000 { // 100 ms is the aim
-		t.Errorf("%q cost %v; the slowest interaction took %.0f ms", what, costly, worst)
-	}
-	// Many States at once are few updates.
-	var before, after int
-	p.Eval(`frames_`, &before)
-	for range 200 {
-		next()
-	}
-	p.Eval(`new Promise(ok => setTimeout(() => ok(frames_), 1000))`, &after)
-	if after-before > 12 { // each update writes the time and the number of the State
-		t.Errorf("200 States within a moment were %d changes", after-before)
 	}
 	well(t, p, at)
 }

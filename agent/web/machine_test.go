@@ -44,7 +44,8 @@ func newMachine(sockets int) *machine {
 	m := &machine{agent: newAgent()}
 	now := time.Now().UTC().Truncate(time.Second)
 	s := &state.State{Schema: schema, Host: "node-a.example", Time: now, Run: "RUN1", Seq: 7, Names: namesOf(now), Blind: []state.Blind{}, Acts: []state.Act{}}
-	s.Agent = state.Agent{Version: "v1.0.0", PID: 812, Started: now.Add(-26 * time.Hour), Profile: "observe", History: "/var/lib/lifeline/history.db", CPU: some(0.0083), Resident: some(uint64(42 << 20)), Policy: state.Policy{Acts: []string{}}}
+	s.Agent = state.Agent{Version: "v1.0.0", PID: 812, Started: now.Add(-26 * time.Hour), Profile: "observe", History: "/var/lib/lifeline/history.db", CPU: some(0.0083), Resident: some(uint64(42 << 20)), Policy: state.Policy{Acts: []string{}},
+		ByHand: []state.ByHand{{Act: "cut", On: []string{}, Why: "the policy does not allow to cut on a finding: it takes acts: cut: {on: [S001]} in the file of --policy"}}}
 	peers := make(map[string]*state.Peer)
 	add := func(program int, peer, verdict string) {
 		p := &programs[program]
@@ -199,6 +200,9 @@ func (m *machine) Connections(_ context.Context, q state.Query) (state.Connectio
 	}
 	found.Total = len(found.List)
 	slices.SortStableFunc(found.List, func(a, b state.Connection) int {
+		if q.Reverse {
+			a, b = b, a
+		}
 		if q.Sort == "idle" {
 			return cmp.Compare(*b.HeardMS, *a.HeardMS)
 		}
@@ -209,8 +213,8 @@ func (m *machine) Connections(_ context.Context, q state.Query) (state.Connectio
 	return found, nil
 }
 
-func (m *machine) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error) {
-	loss := state.Loss{Peer: dead.Addr().String(), Addresses: 1, Processes: []state.Stake{}, Transit: some(0)}
+func (m *machine) WhatIf(_ context.Context, dead netip.Prefix, netns uint32) (state.Loss, error) {
+	loss := state.Loss{Netns: netns, Peer: dead.Addr().String(), Addresses: 1, Processes: []state.Stake{}, Transit: some(0)}
 	for i := range m.connections {
 		c := &m.connections[i]
 		if a, err := netip.ParseAddrPort(c.Remote); err != nil || !dead.Contains(a.Addr()) {

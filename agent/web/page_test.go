@@ -109,16 +109,20 @@ func seePicture(t *testing.T, p *chromium.Page) {
 	p.Until(`/chat-server.*10\.77\.1\.2: 4,000 connections, silent.*noticed when idle: never/.test(document.querySelector(".tip").textContent)`)
 	p.Keys("Enter")
 	p.Has("4,000 connections, as of")
-	p.Until(`document.querySelectorAll(".drawer tbody tr").length === 50 && document.querySelector(".drawer tbody").innerText.includes("10.77.1.2:8080")`)
+	p.Until(`document.querySelectorAll(".drawer tbody tr").length === 25 && document.querySelector(".drawer tbody").innerText.includes("10.77.1.2:8080")`)
 	p.Click(".drawer th:nth-child(6) button")
 	p.Until(`document.querySelector('.drawer th[aria-sort="descending"]').innerText.startsWith("silent for")`)
+	longest := `document.querySelector(".drawer tbody td:nth-child(6)").innerText`
+	p.Until(longest + ` === "15 min"`)
+	p.Click(".drawer th:nth-child(6) button") // the other way round
+	p.Until(`document.querySelector('.drawer th[aria-sort="ascending"]').innerText.startsWith("silent for") && ` + longest + ` === "0 ms"`)
 	p.Click(".pager button:last-child")
-	p.Has("51 to 100 of 4,000")
+	p.Has("26 to 50 of 4,000")
 	p.Keys("Escape")
 	p.Until(`!document.querySelector(".drawer")`)
 	// By pointer: a program, found as somebody would, by its name beside the pointer.
 	var place [2]float64
-	p.Eval(`document.querySelector("canvas").scrollIntoView()`, nil)
+	p.Eval(`document.querySelector(".canvas").scrollIntoView({ block: "center" })`, nil)
 	painted(p)
 	p.Eval(`(() => {
 		const canvas = document.querySelector("canvas");
@@ -203,7 +207,7 @@ func seeTime(t *testing.T, p *chromium.Page) {
 }
 
 func seeActs(t *testing.T, p *chromium.Page) {
-	p.Has("may act by itself")
+	p.Has("does by itself")
 	p.Has("Nothing was done.")
 	p.Until(`performance.getEntriesByType("resource").some(e => e.name.endsWith("/api/v1/acts"))`)
 	painted(p)
@@ -328,6 +332,7 @@ func (h *hand) Do(_ context.Context, plan string) (state.Act, error) {
 // An act takes two steps, and an agent without a token takes none.
 func testActs(t *testing.T, b *chromium.Browser) {
 	m, h := newMachine(sockets), &hand{}
+	m.now.Agent.ByHand = []state.ByHand{{Act: "cut", On: []string{"S001"}}}
 	at := serving(t, newServer(Options{Agent: m, Acts: h, Token: "correct horse"}))
 	p := b.Page(t)
 	p.Password("me", "correct horse")
@@ -352,7 +357,13 @@ func testActs(t *testing.T, b *chromium.Browser) {
 	p.Click(".deed .links a")
 	p.Until(`document.querySelector("main tbody").innerText.includes("connections with 10.77.1.2")`)
 
-	open := opened(t, b, serving(t, newServer(Options{Agent: m, Acts: h})), "overview")
-	open.Click(".deed button")
-	open.Has("acts need a token")
+	// Where it may not be done it is not offered, and the page says why, at once.
+	m.tell(func(s *state.State) {
+		s.Agent.ByHand = []state.ByHand{{Act: "cut", On: []string{"S001"}, Why: NoToken}}
+	})
+	show(p, at, "overview")
+	p.Has("This page does not offer to cut: acts need a token")
+	p.Until(`!document.querySelector(".deed button")`)
+	m.tell(func(s *state.State) { s.Agent.ByHand = []state.ByHand{{Act: "cut", On: []string{"S009"}}} })
+	p.Has("the policy does not allow to cut on S001")
 }

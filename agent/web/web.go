@@ -50,7 +50,7 @@ type Agent interface {
 	State() *state.State
 	Wait(ctx context.Context, seq uint64) (*state.State, error)
 	Connections(context.Context, state.Query) (state.Connections, error)
-	WhatIf(context.Context, netip.Prefix) (state.Loss, error)
+	WhatIf(ctx context.Context, dead netip.Prefix, netns uint32) (state.Loss, error)
 }
 
 // Options say what is served, and to whom. Agent is needed.

@@ -79,14 +79,18 @@ func (a *agent) Connections(_ context.Context, q state.Query) (state.Connections
 	if q.Sort == "colour" {
 		return state.Connections{}, errors.New("no such sort")
 	}
-	return state.Connections{Total: q.Most, List: []state.Connection{}}, nil
+	list := []state.Connection{}
+	if q.Reverse {
+		list = append(list, state.Connection{Netns: q.Netns})
+	}
+	return state.Connections{Total: q.Most, List: list}, nil
 }
 
-func (a *agent) WhatIf(_ context.Context, dead netip.Prefix) (state.Loss, error) {
+func (a *agent) WhatIf(_ context.Context, dead netip.Prefix, netns uint32) (state.Loss, error) {
 	if dead.Addr().Is6() {
 		return state.Loss{}, state.ErrNotYet
 	}
-	return state.Loss{Peer: dead.String(), Count: 4224}, nil
+	return state.Loss{Peer: dead.String(), Netns: netns, Count: 4224}, nil
 }
 
 // crowded is an agent with so many sockets that a question takes its time.
@@ -195,6 +199,10 @@ func TestAPI(t *testing.T) {
 		{"/api/v1/findings", 200, `"seq":7,"findings":[{`},
 		{"/api/v1/connections", 200, `"total":0`},
 		{"/api/v1/connections?most=12&peer=10.0.0.0/8&pid=7&after=3&state=ESTABLISHED&sort=idle&process=web", 200, `"total":12`},
+		{"/api/v1/connections?reverse=true&netns=4026531840", 200, `"netns":4026531840`},
+		{"/api/v1/connections?reverse=false", 200, `"connections":[]`},
+		{"/api/v1/connections?reverse=1", 400, "neither true nor false"},
+		{"/api/v1/connections?netns=4294967296", 400, "no number"},
 		{"/api/v1/connections?sort=colour", 400, "no such sort"},
 		{"/api/v1/connections?pid=x", 400, "no number"},
 		{"/api/v1/connections?pid=-1", 400, "no number"},
@@ -203,6 +211,8 @@ func TestAPI(t *testing.T) {
 		{"/api/v1/connections?peer=%zz", 400, "cannot be read"},
 		{"/api/v1/connections?peer=" + strings.Repeat("1", mostQuery), 414, "too long"},
 		{"/api/v1/whatif?peer=10.77.1.2", 200, `"peer":"10.77.1.2/32"`},
+		{"/api/v1/whatif?peer=10.77.1.2&netns=4026531840", 200, `"netns":4026531840`},
+		{"/api/v1/whatif?peer=10.77.1.2&netns=here", 400, "no number"},
 		{"/api/v1/whatif?peer=10.77.1.2/16", 200, `"peer":"10.77.0.0/16"`},
 		{"/api/v1/whatif", 400, "say who dies"},
 		{"/api/v1/whatif?peer=example.com", 400, "no address"},

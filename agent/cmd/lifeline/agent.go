@@ -19,7 +19,6 @@ import (
 	"github.com/lifeline-go/lifeline/agent/daemon"
 	"github.com/lifeline-go/lifeline/agent/export"
 	"github.com/lifeline-go/lifeline/agent/node"
-	"github.com/lifeline-go/lifeline/agent/otlp"
 	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
@@ -37,7 +36,7 @@ var errEnded = errors.New("ended")
 type agentFlags struct {
 	listen, tokenFile string
 	policy, webhook   string
-	otlp              string
+	otlp              otlpFlags
 	history           historyFlags
 	passive           bool
 	netns             string
@@ -72,7 +71,7 @@ func newAgent() *cobra.Command {
 	flags.BoolVar(&f.passive, "passive", false, "send nothing: ask no nameserver, poke no peer")
 	flags.StringVar(&f.policy, "policy", "", "policy `file`: what to watch, to leave out and to do; read again on SIGHUP (docs/policy.md)")
 	flags.StringVar(&f.webhook, "webhook", "", "`URL` of an Alertmanager, or what takes its alerts, to tell of findings")
-	flags.StringVar(&f.otlp, "otlp", "", "`URL` of an OTLP receiver, such as http://127.0.0.1:4318, to send metrics and findings to")
+	f.otlp.add(flags)
 	f.history.add(flags)
 	flags.StringVar(&f.netns, "netns", "", "network namespace: all, self, a PID, a `name` of /run/netns or a path (default all)")
 	f.acts.add(flags)
@@ -83,11 +82,6 @@ func newAgent() *cobra.Command {
 
 // check says what is wrong with the flags, and reads the token.
 func (f *agentFlags) check() (token string, err error) {
-	if f.otlp != "" {
-		if err := otlp.CheckURL(f.otlp); err != nil {
-			return "", fmt.Errorf("--otlp: %w", err)
-		}
-	}
 	host, port, err := net.SplitHostPort(f.listen)
 	if err != nil || port == "" {
 		return "", fmt.Errorf("--listen %q is no address: take one such as 127.0.0.1:7117", f.listen)
@@ -110,25 +104,33 @@ func (f *agentFlags) check() (token string, err error) {
 	return readToken(f.tokenFile)
 }
 
-// readToken reads a token from a file that nobody else can read.
-func readToken(path string) (string, error) {
+// readSecret reads the file of a flag, which nobody else can read.
+func readSecret(flag, path string) (string, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("--token-file %s can be read by others: chmod 600 %s", path, path)
+		return "", fmt.Errorf("%s %s can be read by others: chmod 600 %s", flag, path, path)
 	}
 	text, err := io.ReadAll(io.LimitReader(file, 4096))
 	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
-	token := string(bytes.TrimSpace(text))
+	return string(bytes.TrimSpace(text)), nil
+}
+
+// readToken reads a token from a file.
+func readToken(path string) (string, error) {
+	token, err := readSecret("--token-file", path)
+	if err != nil {
+		return "", err
+	}
 	if len(token) < shortestToken || strings.ContainsAny(token, " \t\r\n") {
 		return "", fmt.Errorf("--token-file %s has no good token: put one line of %d characters or more in it, such as openssl rand -hex 16 makes", path, shortestToken)
 	}
@@ -137,6 +139,10 @@ func readToken(path string) (string, error) {
 
 func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	token, err := f.check()
+	if err != nil {
+		return usageError{err}
+	}
+	receiver, err := f.otlp.read()
 	if err != nil {
 		return usageError{err}
 	}
@@ -161,7 +167,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	}
 	d := daemon.New(daemon.Options{Version: versionText(), Rights: rights(), Naming: naming(!f.passive), Passive: f.passive, History: past.kept(), Namespaces: of})
 	log, page := agentLog(cmd), "http://"+l.Addr().String()+"/"
-	acts := newAgentActs(f, d, of, log)
+	acts := newAgentActs(f, token, d, of, log)
 	var hook *export.Webhook
 	if told.webhook != "" {
 		hook = &export.Webhook{URL: told.webhook, Page: page}
@@ -179,8 +185,9 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 	if hook != nil {
 		parts = append(parts, func() error { return feed(ctx, d, hook) })
 	}
-	if f.otlp != "" {
-		parts = append(parts, func() error { return feed(ctx, d, otlpSender(f.otlp, d, hook, log)) })
+	if receiver != nil {
+		receiver.begin(d, hook, log)
+		parts = append(parts, func() error { return feed(ctx, d, receiver) })
 	}
 	if err := together(stop, parts); err != nil {
 		return blindError{err}
@@ -211,18 +218,6 @@ func runDaemon(ctx context.Context, d *daemon.Daemon, log *slog.Logger) error {
 		log.Warn("ended all the same", "error", err.Error())
 	}
 	return nil
-}
-
-// otlpSender tells a receiver of OTLP; what goes wrong with it is logged when it
-// changes.
-func otlpSender(url string, d *daemon.Daemon, hook *export.Webhook, log *slog.Logger) *otlp.Sender {
-	return &otlp.Sender{URL: url, Metrics: export.Registry(d.State, hook), Said: func(err error) {
-		if err != nil {
-			log.Warn("the OTLP receiver is not told", "error", err.Error())
-		} else {
-			log.Info("the OTLP receiver is told again")
-		}
-	}}
 }
 
 // agentLog writes one line for each event.

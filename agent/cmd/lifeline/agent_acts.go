@@ -23,6 +23,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/show"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
+	"github.com/lifeline-go/lifeline/agent/web"
 )
 
 // actFlags are the flags of lifeline agent about its acts.
@@ -53,9 +54,13 @@ type agentActs struct {
 	changed      chan struct{} // the policy has
 }
 
-func newAgentActs(f *agentFlags, d *daemon.Daemon, of node.Namespaces, log *slog.Logger) *agentActs {
+func newAgentActs(f *agentFlags, token string, d *daemon.Daemon, of node.Namespaces, log *slog.Logger) *agentActs {
 	a := &agentActs{log: log, shutdownFile: f.acts.shutdownFile, untold: make(chan state.Act, mostUntold), changed: make(chan struct{}, 1)}
-	a.Guard = guard.New(guard.Options{Agent: d, Audit: f.acts.audit, Of: of, Told: func(act state.Act) {
+	noHand := ""
+	if token == "" {
+		noHand = web.NoToken
+	}
+	a.Guard = guard.New(guard.Options{Agent: d, Audit: f.acts.audit, Of: of, NoHand: noHand, Told: func(act state.Act) {
 		select {
 		case a.untold <- act:
 		default: // nobody reads the log
@@ -91,7 +96,7 @@ func (a *agentActs) run(ctx context.Context, told bool) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = a.Run(ctx) }) // it returns nil
 	if told {
-		logind := &notice.Logind{Said: a.heardOfLogind, Going: func(ctx context.Context, most time.Duration) {
+		logind := &notice.Logind{Said: a.heardOfLogind, Waits: a.SystemdWaits, Going: func(ctx context.Context, most time.Duration) {
 			_, _ = a.Evac(ctx, "systemd says that this machine goes down", most) // what came of it is told
 		}}
 		parts.Go(func() { _ = logind.Run(ctx, a.MayEvac, a.changed) }) // it returns nil

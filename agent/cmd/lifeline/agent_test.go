@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,9 +40,16 @@ func TestAgent(t *testing.T) {
 	t.Parallel()
 	full := nearlyFull(t)
 	sent := make(chan string, 100)
-	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { sent <- r.URL.Path }))
+	receiver := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		sent <- r.URL.Path + " " + r.Header.Get("Authorization")
+	}))
 	defer receiver.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: receiver.Certificate().Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--history", "none", "--netns", apart(t), "--otlp", receiver.URL)
+	cmd.Env = append(os.Environ(), "OTEL_EXPORTER_OTLP_CERTIFICATE="+authority, "OTEL_EXPORTER_OTLP_HEADERS=Authorization=Bearer%20correct%2Bhorse")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
@@ -78,9 +86,9 @@ func TestAgent(t *testing.T) {
 		t.Errorf("the finding is told as %+v", found)
 	}
 	select {
-	case path := <-sent:
-		if path != "/v1/logs" {
-			t.Errorf("the OTLP receiver is asked for %s first", path)
+	case what := <-sent:
+		if what != "/v1/logs Bearer correct+horse" {
+			t.Errorf("the OTLP receiver is asked for %s first", what)
 		}
 	case <-time.After(time.Minute):
 		t.Error("the OTLP receiver is told nothing")

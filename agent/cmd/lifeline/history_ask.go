@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,9 +51,9 @@ func runHistory(cmd *cobra.Command, f *storyFlags) error {
 	if err != nil {
 		return usageError{err}
 	}
-	filter := state.Filter{Series: state.Series{Peer: f.peer, Program: f.process}}
-	if addr, err := netip.ParseAddr(f.peer); err == nil {
-		filter.Peer = addr.Unmap().WithZone("").String()
+	filter := state.Filter{Series: state.Series{Program: f.process}}
+	if filter.Peer, err = state.PeerOf(f.peer); err != nil {
+		return usageError{fmt.Errorf("--peer: %w", err)}
 	}
 	return withHistory(cmd, f.history, func(ctx context.Context, h *history.Reader) error {
 		s, err := h.Story(ctx, filter, from, to, f.top)

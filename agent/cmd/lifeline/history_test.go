@@ -104,6 +104,11 @@ func TestWhenTheyVanished(t *testing.T) {
 	if stdout, _, _ := lifeline(t, "history", "--from", "2026-11-20 14:06", "--to", "2026-11-20 14:09", "--peer", "10.77.1.2", "--history", path); !strings.Contains(stdout, "0 connections, then 0.\nNone came or went meanwhile.\n") {
 		t.Errorf("when nothing happens: %s", stdout)
 	}
+	for _, file := range []string{path, filepath.Join(t.TempDir(), "none.db")} { // what was typed comes before what is not there
+		if _, stderr, code := lifeline(t, "history", "--peer", "999.1.1.1", "--history", file); code != exitUsage || !strings.Contains(stderr, `--peer: "999.1.1.1" is no address and no network`) {
+			t.Errorf("code %d, %s", code, stderr)
+		}
+	}
 	var s struct {
 		Events []struct {
 			Shifts   []state.Shift

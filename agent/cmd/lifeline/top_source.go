@@ -31,7 +31,7 @@ type source interface {
 // asker answers what both sources are asked alike.
 type asker interface {
 	Connections(context.Context, state.Query) (state.Connections, error)
-	WhatIf(context.Context, netip.Prefix) (state.Loss, error)
+	WhatIf(ctx context.Context, dead netip.Prefix, netns uint32) (state.Loss, error)
 }
 
 // askAlike answers questions about the present.
@@ -45,7 +45,7 @@ func askAlike(ctx context.Context, of asker, a top.Ask) (out top.Answer, err err
 		return out, err
 	}
 	addr = addr.WithZone("").Unmap()
-	out.Loss, err = of.WhatIf(ctx, netip.PrefixFrom(addr, addr.BitLen()))
+	out.Loss, err = of.WhatIf(ctx, netip.PrefixFrom(addr, addr.BitLen()), 0)
 	return out, err
 }
 

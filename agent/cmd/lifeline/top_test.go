@@ -247,7 +247,7 @@ func (c *crowd) Connections(_ context.Context, q state.Query) (state.Connections
 	return out, nil
 }
 
-func (c *crowd) WhatIf(context.Context, netip.Prefix) (state.Loss, error) {
+func (c *crowd) WhatIf(context.Context, netip.Prefix, uint32) (state.Loss, error) {
 	return state.Loss{}, errors.New("nothing")
 }
 

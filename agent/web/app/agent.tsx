@@ -31,7 +31,7 @@ export function SelfView() {
       <div><dt>memory</dt><dd>{bytes(a.resident_bytes)}</dd></div>
       <div><dt>profile</dt><dd>{a.profile || "unknown"}</dd></div>
       <div><dt>policy</dt><dd>{a.policy.path || "none: watches all, acts on nothing"}{a.policy.error && <span class="bad"> {a.policy.error}</span>}</dd></div>
-      <div><dt>may act by itself</dt><dd>{a.policy.acts?.join(", ") || "no"}</dd></div>
+      <div><dt>does by itself</dt><dd>{a.policy.acts?.join(", ") || "nothing"}</dd></div>
       <div><dt>history</dt><dd>{a.history ? `in ${a.history}` : "not kept"}{a.history_problem && <span class="bad"> {a.history_problem}</span>}</dd></div>
       <div><dt>census</dt><dd>{plural(s.totals.sockets, "socket")} in {duration(s.totals.census_seconds)}</dd></div>
     </dl>

@@ -1,6 +1,6 @@
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { number } from "./format";
+import { clockText, number } from "./format";
 import { shade } from "./theme";
 
 export interface Line { label: string; values: (number | null)[] }
@@ -37,9 +37,9 @@ function options(of: Told, width: number, style: CSSStyleDeclaration): uPlot.Opt
 }
 
 function clockValues(_: uPlot, at: number[]): string[] {
-  const long = at.length > 1 && at[at.length - 1]! - at[0]! > 86400;
+  const long = at.length > 1 && at[at.length - 1]! - at[0]! > 86400, close = at.length > 1 && at[1]! - at[0]! < 60;
   return at.map(t => {
-    const d = new Date(t * 1000), clock = d.toLocaleTimeString("en-GB", at.length > 1 && at[1]! - at[0]! < 60 ? {} : { hour: "2-digit", minute: "2-digit" });
+    const d = new Date(t * 1000), clock = clockText(d, close);
     return long ? `${d.getDate()}.${d.getMonth() + 1}. ${clock}` : clock;
   });
 }

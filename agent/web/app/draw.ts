@@ -3,13 +3,14 @@
 import { number } from "./format";
 import type { Edge, Graph, Node } from "./layout";
 
-export interface Frame { width: number; narrow: boolean; at: (n: Node) => { x: number; y: number }; wide: (e: Edge) => number }
+/** Frame is the picture in pixels, of which the canvas shows what is below top. */
+export interface Frame { width: number; top: number; narrow: boolean; at: (n: Node) => { x: number; y: number }; wide: (e: Edge) => number }
 
 /** frameOf says where columns are on a canvas of this width, and how thick edges are. */
 export function frameOf(g: Graph, width: number): Frame {
   const narrow = width < 640, side = narrow ? 14 : Math.min(230, width * 0.24);
   const xs = [side, width / 2, width - side], most = Math.max(1, ...g.edges.map(e => e.count));
-  return { width, narrow, at: n => ({ x: xs[n.column]!, y: n.y }), wide: e => 1.25 + 14.75 * Math.sqrt(e.count / most) * (most < 16 ? Math.sqrt(most) / 4 : 1) };
+  return { width, top: 0, narrow, at: n => ({ x: xs[n.column]!, y: n.y }), wide: e => 1.25 + 14.75 * Math.sqrt(e.count / most) * (most < 16 ? Math.sqrt(most) / 4 : 1) };
 }
 
 type Curve = [number, number, number, number, number, number, number, number];
@@ -26,6 +27,22 @@ function point([x0, y0, x1, y1, x2, y2, x3, y3]: Curve, t: number): { x: number;
   return { x: a * x0 + b * x1 + c * x2 + d * x3, y: a * y0 + b * y1 + c * y2 + d * y3 };
 }
 
+/** places are those of a curve, from 0 to 1, that may be near x: of one that runs from left to right a few around where it has that x. */
+function places(c: Curve, x: number): number[] {
+  const all = 48;
+  let from = 1, to = all;
+  if (c[0] < c[6]) {
+    if (x < c[0] || x > c[6]) return [];
+    while (to - from > 1) {
+      const middle = (from + to) >> 1;
+      if (point(c, middle / all).x < x) from = middle;
+      else to = middle;
+    }
+    [from, to] = [Math.max(1, from - 2), Math.min(all, to + 2)];
+  }
+  return Array.from({ length: to - from }, (_, i) => (from + i) / all);
+}
+
 /** hit is what lies at a place: a node with its label, or the nearest edge. */
 export function hit(g: Graph, f: Frame, x: number, y: number): Node | Edge | null {
   for (const n of g.nodes) {
@@ -36,7 +53,7 @@ export function hit(g: Graph, f: Frame, x: number, y: number): Node | Edge | nul
   let found: Edge | null = null, nearest = 8;
   for (const e of g.edges) {
     const c = curve(f, e);
-    for (let t = 0.02; t < 1; t += 0.02) {
+    for (const t of places(c, x)) {
       const p = point(c, t), d = Math.hypot(p.x - x, p.y - y) - f.wide(e) / 2;
       if (d < nearest) [found, nearest] = [e, d];
     }
@@ -76,10 +93,21 @@ function line(ctx: CanvasRenderingContext2D, f: Frame, e: Edge, colour: string, 
   ctx.fillText(e.verdict === "silent" ? "✕" : "?", p.x, p.y + 0.5);
 }
 
+const widths = new Map<string, number>(); // of texts of labels: to measure takes longer than to draw
+
+function widthOf(ctx: CanvasRenderingContext2D, text: string): number {
+  let width = widths.get(text);
+  if (width === undefined) {
+    if (widths.size > 5000) widths.clear();
+    widths.set(text, (width = ctx.measureText(text).width));
+  }
+  return width;
+}
+
 /** fitted is a text no wider than so many pixels. */
 function fitted(ctx: CanvasRenderingContext2D, text: string, width: number): string {
-  if (ctx.measureText(text).width <= width) return text;
-  while (text.length > 1 && ctx.measureText(text + "…").width > width) text = text.slice(0, -1);
+  if (widthOf(ctx, text) <= width) return text;
+  while (text.length > 1 && widthOf(ctx, text + "…") > width) text = text.slice(0, -1);
   return text + "…";
 }
 
@@ -101,8 +129,8 @@ function label(ctx: CanvasRenderingContext2D, f: Frame, n: Node, ink: Ink, brigh
   }
   const count = ` ${number(n.count)}`, room = f.narrow ? f.width / (n.column === 1 ? 3.2 : 2.4) : Math.min(200, f.width * 0.24 - 24);
   ctx.font = "12.5px system-ui, sans-serif";
-  const name = fitted(ctx, n.end.name + (n.end.processes > 1 ? ` ×${number(n.end.processes)}` : ""), room - ctx.measureText(count).width);
-  const whole = ctx.measureText(name + count).width, named = ctx.measureText(name).width;
+  const name = fitted(ctx, n.end.name + (n.end.processes > 1 ? ` ×${number(n.end.processes)}` : ""), room - widthOf(ctx, count));
+  const named = widthOf(ctx, name), whole = named + widthOf(ctx, count);
   const above = f.narrow || n.column === 1, y = above ? p.y - size - 9 : p.y;
   let x = n.column === 1 ? p.x - whole / 2 : n.column === 0 ? (above ? p.x - size : p.x - size - 8 - whole) : above ? p.x + size - whole : p.x + size + 8;
   x = Math.max(2, Math.min(f.width - whole - 2, x));
@@ -124,21 +152,23 @@ function inkOf(canvas: HTMLCanvasElement): Ink {
   return { text: of("--text"), dim: of("--dim"), back: of("--surface"), alive: of("--flow"), unsure: of("--warn"), silent: of("--bad"), program: of("--ink") };
 }
 
-export function draw(canvas: HTMLCanvasElement, g: Graph, f: Frame, chosen: Node | Edge | null): void {
+/** draw paints as much of the picture as has room in the height. */
+export function draw(canvas: HTMLCanvasElement, g: Graph, f: Frame, height: number, chosen: Node | Edge | null): void {
   const ctx = canvas.getContext("2d"), scale = window.devicePixelRatio || 1;
   if (!ctx) return;
-  const w = Math.round(f.width * scale), h = Math.round(g.height * scale);
-  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
-  Object.assign(canvas.style, { width: `${f.width}px`, height: `${g.height}px` });
-  ctx.setTransform(scale, 0, 0, scale, 0, 0);
-  ctx.clearRect(0, 0, f.width, g.height);
+  const w = Math.round(f.width * scale), h = Math.round(height * scale);
+  if (canvas.width !== w) canvas.width = w;
+  if (canvas.height !== h) canvas.height = h;
+  ctx.setTransform(scale, 0, 0, scale, 0, -f.top * scale);
+  ctx.clearRect(0, f.top, f.width, height);
   ctx.textBaseline = "middle";
-  const ink = inkOf(canvas), bright = new Set<Node>();
+  const ink = inkOf(canvas), bright = new Set<Node>(), room = 40; // of a label and of a bend
+  const from = f.top - room, to = f.top + height + room;
   for (const e of [...g.edges].reverse()) {
     const is = touches(e, chosen);
     if (is) bright.add(e.source).add(e.target);
-    line(ctx, f, e, ink[e.verdict] ?? ink.dim, is, ink.back);
+    if (Math.max(e.source.y, e.target.y) >= from && Math.min(e.source.y, e.target.y) <= to) line(ctx, f, e, ink[e.verdict] ?? ink.dim, is, ink.back);
   }
-  for (const n of g.nodes) label(ctx, f, n, ink, !chosen || bright.has(n));
+  for (const n of g.nodes) if (n.y >= from && n.y <= to) label(ctx, f, n, ink, !chosen || bright.has(n));
   ctx.globalAlpha = 1;
 }

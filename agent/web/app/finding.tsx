@@ -46,7 +46,7 @@ function Story({ of: f, hidden }: { of: Finding; hidden: Finding[] }) {
       {peer && <a href={to("whatif", { dead: peer })}>If {peer} dies</a>}
       {peer && <a href={to("time", { of: peer })}>Its time line</a>}
     </p>
-    {f.resolved === null && f.code === "S001" && <Deed act="cut" finding={f.id} />}
+    {f.resolved === null && f.code === "S001" && <Deed act="cut" finding={f.id} code={f.code} />}
     {hidden.length > 0 && <details class="hides"><summary>Explains {plural(hidden.length, "other finding")}</summary>
       <ul>{hidden.map(h => <li key={h.id}><a href={here({ finding: h.id })}>{h.code}</a> {h.title}</li>)}</ul></details>}
   </div>;

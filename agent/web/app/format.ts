@@ -1,6 +1,7 @@
 // Numbers, times and commands as people read them, in the words of the command line.
 
-export const number = (n: number): string => Math.round(n).toLocaleString("en-GB");
+// Written by hand: what the browser has for it takes as long as all else that a table is made of.
+export const number = (n: number): string => String(Math.round(n)).replace(/\B(?=(?:\d{3})+$)/g, ",");
 
 export const plural = (n: number, one: string, many = one + "s"): string => `${number(n)} ${n === 1 ? one : many}`;
 
@@ -27,11 +28,18 @@ const zero = "0001-01-01T00:00:00Z";
 /** known reports a time that is one. */
 export const known = (t: string | null | undefined): boolean => !!t && t !== zero;
 
+const two = (n: number): string => (n < 10 ? `0${n}` : `${n}`);
+
+/** clockText is the time of day, here. */
+export const clockText = (at: Date, seconds = true): string => `${two(at.getHours())}:${two(at.getMinutes())}${seconds ? `:${two(at.getSeconds())}` : ""}`;
+
+const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 /** moment is a time of today as a clock shows it, another day's with its date. */
 export function moment(t: string | number | null): string {
   if (t === null || t === zero) return "not yet";
-  const at = new Date(t), clock = at.toLocaleTimeString("en-GB");
-  return at.toDateString() === new Date().toDateString() ? clock : `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short" })}, ${clock}`;
+  const at = new Date(t), clock = clockText(at);
+  return at.toDateString() === new Date().toDateString() ? clock : `${at.getDate()} ${months[at.getMonth()]}, ${clock}`;
 }
 
 /** ago is how long t is past, in one unit. */

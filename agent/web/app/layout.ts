@@ -1,7 +1,7 @@
 // Where everything of the picture lies: programs that only ask on the left, peers on the right, programs that others on this machine
 // ask between them. d3-force finds an order with few crossings; then each column is spread so that no two labels touch.
 
-import { forceCollide, forceLink, forceSimulation, forceX, forceY, type SimulationLinkDatum, type SimulationNodeDatum } from "d3-force";
+import { type Force, forceLink, forceSimulation, forceX, forceY, type SimulationLinkDatum, type SimulationNodeDatum } from "d3-force";
 import { number } from "./format";
 import type { End, Link, Verdict } from "./types";
 
@@ -83,6 +83,25 @@ export function graphOf(links: Link[]): Graph {
 /** rounds are enough for a good order, and with many nodes no more than somebody waits for without noticing. */
 const rounds = (nodes: number): number => Math.round(Math.max(25, Math.min(120, 2400 / nodes)));
 
+const columnsOf = (nodes: Node[]): Node[][] => [0, 1, 2].map(c => nodes.filter(n => n.column === c).sort((a, b) => a.y - b.y));
+
+/** apart pushes neighbours of a column away from each other: what forceCollide does, where all that collides is in a column. */
+function apart(gap: number): Force<Node, Edge> {
+  let columns: Node[][] = [];
+  const force = () => {
+    for (const column of columns) {
+      column.sort((a, b) => a.y - b.y);
+      for (let i = 1; i < column.length; i++) {
+        const above = column[i - 1]!, below = column[i]!, lacks = gap - (below.y - above.y);
+        if (lacks <= 0) continue;
+        above.y -= lacks / 2;
+        below.y += lacks / 2;
+      }
+    }
+  };
+  return Object.assign(force, { initialize: (nodes: Node[]) => void (columns = columnsOf(nodes)) });
+}
+
 /** arrange places a graph: x of a node is its column, y is in pixels. Nodes that were there before begin where they were. */
 export function arrange(g: Graph, gap: number, before: ReadonlyMap<string, number>): void {
   g.nodes.forEach((n, i) => {
@@ -93,10 +112,10 @@ export function arrange(g: Graph, gap: number, before: ReadonlyMap<string, numbe
     .force("column", forceX<Node>(n => n.column * 300).strength(1))
     .force("middle", forceY<Node>(0).strength(0.03))
     .force("edge", forceLink<Node, Edge>(g.edges).distance(1).strength(0.3))
-    .force("apart", forceCollide<Node>(gap / 2))
+    .force("apart", apart(gap))
     .stop()
     .tick(rounds(g.nodes.length));
-  const columns = [0, 1, 2].map(c => g.nodes.filter(n => n.column === c).sort((a, b) => a.y - b.y));
+  const columns = columnsOf(g.nodes);
   g.height = Math.max(3, ...columns.map(c => c.length)) * gap + gap;
   for (const column of columns) {
     const room = g.height / (column.length + 1);

@@ -5,6 +5,9 @@ import type { State } from "./types";
 
 export const state = signal<State | null>(null);
 
+/** within is a network namespace where there are several; 0 where it would say nothing. */
+export const within = (netns: number): number => ((state.value?.totals.namespaces ?? 0) > 1 ? netns : 0);
+
 /** lost is when the agent was heard last, while the connection to it is lost; else null. */
 export const lost = signal<number | null>(null);
 

@@ -61,13 +61,13 @@ export function Command({ text }: { text: string }) {
 export const Wide = ({ label, children }: { label: string; children: ComponentChildren }) =>
   <div class="wide" role="region" aria-label={label} tabIndex={0}>{children}</div>;
 
-const few = 25;
+const few = 25, further = 50; // as many as are laid out without anybody waiting for it
 
 /** useMore shows the first entries of a list, and more when asked. */
 export function useMore<T>(all: T[]): [T[], JSX.Element | null] {
   const most = useSignal(few);
   const left = all.length - most.value;
-  return [all.slice(0, most.value), left > 0 ? <p><button type="button" onClick={() => (most.value += 4 * few)}>Show {number(Math.min(left, 4 * few))} more of {number(left)}</button></p> : null];
+  return [all.slice(0, most.value), left > 0 ? <p><button type="button" onClick={() => (most.value += further)}>Show {number(Math.min(left, further))} more of {number(left)}</button></p> : null];
 }
 
 export function Filter({ of, label }: { of: Signal<string>; label: string }) {

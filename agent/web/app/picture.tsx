@@ -3,7 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { draw, type Frame, frameOf, hit, isNode } from "./draw";
 import { bound, known, number, plural } from "./format";
 import { arrange, few, type Edge, type Graph, graphOf, type Node, worstFirst } from "./layout";
-import { state } from "./live";
+import { state, within } from "./live";
 import { Choice, Filter, Head, Nothing, said, unlooked, useMore, Verdict, Wide } from "./parts";
 import { go, listing, to } from "./route";
 import { shade } from "./theme";
@@ -34,6 +34,8 @@ function told(of: Node | Edge): string {
     + `, death noticed when idle: ${bound(of.idle, of.never)}${of.unacked ? `, ${number(of.unacked)} with bytes not acknowledged` : ""}`;
 }
 
+const bar = 46; // pixels that the bar of views has, below which the canvas stays
+
 /** useWidth is the width that the frame of the picture has. */
 function useWidth() {
   const frame = useRef<HTMLDivElement>(null), width = useSignal(0);
@@ -45,21 +47,38 @@ function useWidth() {
   return [frame, width] as const;
 }
 
-/** Canvas draws again when something changed, and lays out again only when other ends are there than before: counts move nothing. */
+/** Canvas draws again when something changed, and lays out again only when other ends are there than before: counts move nothing. It
+    is no higher than the window, stays in sight, and shows the part of the picture that is there: a picture of all could have a hundred megabytes. */
 function Canvas() {
   const [frame, wide] = useWidth(), canvas = useRef<HTMLCanvasElement>(null), tip = useRef<HTMLDivElement>(null);
   const now = useRef<{ graph: Graph; frame: Frame; key: string } | null>(null), chosen = useRef<Node | Edge | null>(null);
   const frames = useRef(0); // one painting for each frame of the screen, however often something changed
   const paint = () => {
     cancelAnimationFrame(frames.current);
-    frames.current = requestAnimationFrame(() => now.current && canvas.current && draw(canvas.current, now.current.graph, now.current.frame, chosen.current));
+    frames.current = requestAnimationFrame(() => {
+      if (!now.current || !canvas.current || !frame.current) return;
+      const { graph, frame: f } = now.current, height = Math.min(graph.height, window.innerHeight - bar);
+      frame.current.style.height = `${graph.height}px`;
+      Object.assign(canvas.current.style, { width: `${f.width}px`, height: `${height}px` });
+      f.top = canvas.current.offsetTop;
+      draw(canvas.current, graph, f, height, chosen.current);
+    });
   };
+  useEffect(() => {
+    window.addEventListener("scroll", paint, { passive: true });
+    window.addEventListener("resize", paint);
+    return () => {
+      cancelAnimationFrame(frames.current);
+      window.removeEventListener("scroll", paint);
+      window.removeEventListener("resize", paint);
+    };
+  }, []);
   useSignalEffect(() => {
     const width = wide.value;
     if (!width) return;
     shade.value; // other colours are another picture
     const graph = graphOf(few(shown.value, Number(most.value))), gap = width < 640 ? 38 : graph.nodes.length > 60 ? 23 : 30;
-    const key = `${width} ${graph.nodes.map(n => n.id).join()} ${graph.edges.map(e => e.source.id + e.target.id).join()}`, was = now.current;
+    const key = [width, ...graph.nodes.map(n => n.id), ...graph.edges.map(e => e.source.id + e.target.id)].sort().join(), was = now.current;
     if (was && was.key === key) {
       const places = new Map(was.graph.nodes.map(n => [n.id, n]));
       graph.nodes.forEach(n => Object.assign(n, { x: places.get(n.id)!.x, y: places.get(n.id)!.y }));
@@ -81,12 +100,13 @@ function Canvas() {
     canvas.current.style.cursor = of ? "pointer" : "";
     Object.assign(tip.current.style, { left: `${Math.max(0, Math.min(x + 14, wide.value - 290))}px`, top: `${y + 16}px` });
   };
-  const at = (e: MouseEvent) => now.current && hit(now.current.graph, now.current.frame, e.offsetX, e.offsetY);
+  const at = (e: MouseEvent) => now.current && hit(now.current.graph, now.current.frame, e.offsetX, e.offsetY + now.current.frame.top);
   const step = (by: number) => {
     const edges = now.current?.graph.edges ?? [], next = edges[(edges.indexOf(chosen.current as Edge) + by + edges.length) % edges.length];
     if (!next) return;
     const f = now.current!.frame, a = f.at(next.source), b = f.at(next.target);
     choose(next, (a.x + b.x) / 2, (a.y + b.y) / 2);
+    tip.current?.scrollIntoView({ block: "nearest" });
     said.value = told(next);
   };
   const keyed = (e: KeyboardEvent) => {
@@ -98,7 +118,7 @@ function Canvas() {
   };
   return <div class="canvas" ref={frame}>
     <canvas ref={canvas} tabIndex={0} role="img" aria-label="Programs on the left, their peers on the right, a line for the connections between them. The table below says the same."
-      onMouseMove={e => choose(at(e), e.offsetX, e.offsetY)} onMouseLeave={() => choose(null)} onBlur={() => choose(null)} onKeyDown={keyed}
+      onMouseMove={e => choose(at(e), e.offsetX, e.offsetY + (now.current?.frame.top ?? 0))} onMouseLeave={() => choose(null)} onBlur={() => choose(null)} onKeyDown={keyed}
       onClick={e => { const of = at(e); if (of) go(seen(of)); }} />
     <div class="tip" ref={tip} hidden aria-hidden="true" />
   </div>;
@@ -108,7 +128,7 @@ function Row({ of: l }: { of: Link }) {
   const peer = l.here ? "" : address(l.to);
   return <tr><td>{named(l.from)}</td><td class={l.verdict}>{named(l.to)}</td><td class="dim">{l.port}</td><td class="n">{number(l.count)}</td><td><Verdict of={l.verdict} /></td>
     <td class={l.bound_never ? "bad n" : "n"}>{bound(l.bound_idle_seconds, l.bound_never)}</td>
-    <td class="links"><a href={listing(peer, program(l.from))} aria-label={`connections: ${l.from.name} with ${l.to.name}`}>connections</a>
+    <td class="links"><a href={listing(peer, program(l.from), within(l.netns))} aria-label={`connections: ${l.from.name} with ${l.to.name}`}>connections</a>
       {peer && <a href={to("whatif", { dead: peer })} aria-label={`if it dies: ${peer}`}>if it dies</a>}</td></tr>;
 }
 

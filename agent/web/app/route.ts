@@ -32,5 +32,5 @@ export const here = (at: Words): string => to(route.value.view, { ...Object.from
 export const go = (address: string): void => void (location.hash = address);
 
 /** listing is the address that shows connections beside this view. */
-export const listing = (peer: string, process: string): string => here({ peer, process, list: "connections" });
-export const unlisted = (): string => here({ peer: null, process: null, list: null });
+export const listing = (peer: string, process: string, netns = 0): string => here({ peer, process, netns: netns ? String(netns) : null, list: "connections" });
+export const unlisted = (): string => here({ peer: null, process: null, netns: null, list: null });

@@ -8,7 +8,7 @@ export interface State {
 }
 
 export interface Agent {
-  version: string; pid: number; started: string; profile: string;
+  version: string; pid: number; started: string; profile: string; by_hand: ByHand[] | null;
   policy: { path: string; loaded: string; error: string; acts: string[] | null };
   cpu_fraction: number | null; resident_bytes: number | null; history: string; history_problem: string;
   missing: { feature: string; profile: string; needs: string; lost: string }[] | null;
@@ -54,7 +54,7 @@ export interface Connections { time: string; total: number; connections: Connect
 
 export interface Notice { first_seconds: number | null; last_seconds: number | null; never: number }
 export interface Loss {
-  peer: string; count: number; addresses: number; processes: (Holder & { idle: Notice; sending: Notice })[] | null;
+  peer: string; netns: number; count: number; addresses: number; processes: (Holder & { idle: Notice; sending: Notice })[] | null;
   idle: Notice; sending: Notice; bound_unknown: number; transit: number | null;
 }
 
@@ -76,6 +76,8 @@ export interface Names {
 
 export interface Source { name: string; every_seconds: number; last: string | null; took_seconds: number | null; late: boolean; error: string; off: string }
 export interface Blind { source: string; error: string; needs: string | null }
+/** ByHand is an act that may be asked for at findings of these codes; why_not is why at none, "" where it may. */
+export interface ByHand { act: string; on: string[]; why_not: string }
 export interface Act {
   id: string; time: string; ended: string | null; act: string; by: string; why: string; target: string; done: number; left: number;
   dry_run: boolean; outcome: string; error: string; undo: string;

@@ -20,6 +20,8 @@ type Page struct {
 	user, password       string
 	answered             map[string]bool // requests that were given the password
 	status               int             // of the document
+
+	width, height int // of the window
 }
 
 type object = map[string]any
@@ -315,6 +317,7 @@ func (p *Page) Busy() time.Duration {
 // Size makes the window so large.
 func (p *Page) Size(width, height int) {
 	p.t.Helper()
+	p.width, p.height = width, height
 	p.call("Emulation.setDeviceMetricsOverride", object{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}, nil)
 }
 
@@ -356,10 +359,18 @@ func (p *Page) paused(method, id string) {
 	_, _ = p.browser.ask(p.session, "Fetch.continueWithAuth", object{"requestId": id, "authChallengeResponse": response})
 }
 
-// Screenshot writes what the whole page looks like from its top to a file, as PNG.
+// mostHigh is how high a screenshot is at the most, in pixels.
+const mostHigh = 12_000
+
+// Screenshot writes what the whole page looks like to a file, as PNG: in a window
+// that is as high as the page, so that what draws itself for the window is whole.
 func (p *Page) Screenshot(path string) {
 	p.t.Helper()
-	p.Eval("window.scrollTo(0, 0)", nil)
+	width, height, whole := p.width, p.height, 0
+	defer p.Size(width, height)
+	p.Eval("window.scrollTo(0, 0); document.documentElement.scrollHeight", &whole)
+	p.Size(width, max(height, min(whole, mostHigh)))
+	p.Eval("new Promise(ok => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(ok, 50))))", nil)
 	var shot struct {
 		Data []byte `json:"data"`
 	}
