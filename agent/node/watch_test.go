@@ -139,15 +139,15 @@ func TestWatchPeersFindsTheDead(t *testing.T) {
 		watch     PeerWatch
 		within    time.Duration // generous: what is measured is logged
 	}{
-		{"200 that send", 200, 5 * time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 10 * time.Second},
-		{"200 idle", 200, 0, net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: 2 * time.Second}, PeerWatch{}, 20 * time.Second},
+		{"200 that send", 200, 5 * time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 60 * time.Second},
+		{"200 idle", 200, 0, net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: 2 * time.Second}, PeerWatch{}, 60 * time.Second},
 		{"3 that send, not poked", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{Passive: true}, 90 * time.Second},
-		{"1 that sends", 1, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
-		{"3 that send", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
-		{"20 that send", 20, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 9 * time.Second},
-		{"1 idle", 1, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 9 * time.Second},
-		{"3 idle", 3, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 9 * time.Second},
-		{"20 idle", 20, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 9 * time.Second},
+		{"1 that sends", 1, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 60 * time.Second},
+		{"3 that send", 3, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 60 * time.Second},
+		{"20 that send", 20, time.Second, net.KeepAliveConfig{Enable: true}, PeerWatch{}, 60 * time.Second},
+		{"1 idle", 1, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 60 * time.Second},
+		{"3 idle", 3, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 60 * time.Second},
+		{"20 idle", 20, 0, net.KeepAliveConfig{Enable: false}, PeerWatch{Ask: time.Second}, 60 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
