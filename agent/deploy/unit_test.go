@@ -85,7 +85,11 @@ func TestUnitIsSound(t *testing.T) {
 	analyze := need.Program(t, "systemd-analyze")
 	dir := t.TempDir()
 	unit := filepath.Join(dir, "lifeline.service")
-	for file, text := range map[string]string{unit: strings.ReplaceAll(deploy.Unit, "/usr/bin/lifeline", os.Args[0]), filepath.Join(dir, "lifeline.service.d/act.conf"): deploy.Act} {
+	for _, part := range [][2]string{ // what comes later is added
+		{unit, strings.ReplaceAll(deploy.Unit, "/usr/bin/lifeline", os.Args[0])},
+		{filepath.Join(dir, "lifeline.service.d/act.conf"), deploy.Act},
+	} {
+		file, text := part[0], part[1]
 		for _, args := range [][]string{{"verify", "--man=no", unit}, {"security", "--no-pager", "--offline=yes", unit}} {
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				t.Fatal(err)

@@ -194,7 +194,8 @@ func Give(ctx context.Context, path, why string) (state.Act, error) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := json.NewEncoder(c).Encode(question{why}); err != nil {
+	// Who may not give notice is told so without having been heard.
+	if err := json.NewEncoder(c).Encode(question{why}); err != nil && !errors.Is(err, unix.EPIPE) {
 		return state.Act{}, err
 	}
 	var r reply

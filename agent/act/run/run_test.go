@@ -80,15 +80,23 @@ func TestCrowd(t *testing.T) {
 func TestKeeperKilled(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, onlyDead)
-	cmd := b.front([]string{"-report"}, b.binary(), "client", "-threads=16", "-times=400", "-pause=5ms", "db.corp.lab", "a.lab", "b.lab")
+	cmd := b.front([]string{"-report"}, b.binary(), "client", "-threads=16", "-times=800", "-pause=5ms", "db.corp.lab", "a.lab", "b.lab")
+	over := make(chan struct{})
 	go func() {
-		time.Sleep(time.Second)
-		for _, pid := range b.processes("keeper") {
-			_ = unix.Kill(pid, unix.SIGKILL)
+		for killed := false; !killed; {
+			select {
+			case <-over:
+				return
+			case <-time.After(500 * time.Millisecond):
+			}
+			for _, pid := range b.processes("keeper") {
+				killed = unix.Kill(pid, unix.SIGKILL) == nil
+			}
 		}
 	}()
 	o := b.run(cmd)
-	b.well(o, "failed 0 of 6400")
+	close(over)
+	b.well(o, "failed 0 of 12800")
 	if !strings.Contains(o.stderr, "lost true") {
 		t.Errorf("nothing was killed: %s", o.stderr)
 	}

