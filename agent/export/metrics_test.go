@@ -43,7 +43,7 @@ func full() *state.State {
 			Version: "v1.2.3", Started: noon.Add(-time.Hour),
 			Policy: state.Policy{Path: "/etc/lifeline/policy.yaml", Loaded: noon.Add(-time.Hour), Acts: []string{"cut on S001"}, Error: "line 1: no"},
 		},
-		Tally: []state.Tally{{Act: "cut", Outcome: state.Whole, Count: 2, Connections: 4225}, {Act: "cut", Outcome: state.Failed, Count: 1}, {Act: "knit", Outcome: "woolly", Count: 7, Connections: 7}},
+		Tally:    []state.Tally{{Act: "cut", Outcome: state.Whole, Count: 2, Connections: 4225}, {Act: "cut", Outcome: state.Failed, Count: 1}, {Act: "knit", Outcome: "woolly", Count: 7, Connections: 7}},
 		Findings: []state.Finding{finding("S001 a", "S001", verdict.Silence, verdict.Fail, 4224), back, hidden, over, finding("X9", "X999", verdict.Calls, verdict.Info, 1), finding("L004 e", "L004", verdict.Leaks, verdict.Fail, 40)},
 		Totals: state.Totals{
 			Sockets: 20, Families: map[string]int{"ipv4": 11, "unix": 8, "ax25": 1}, TCP: map[string]int{"ESTABLISHED": 9, "close-wait": 2, "NEW": 1},

@@ -355,7 +355,7 @@ func TestWhichConnection(t *testing.T) {
 		}
 	}
 	if len(found) != hosts {
-		t.Errorf("%d of %d: %v", len(found), hosts, found)
+		t.Errorf("%d of %d: %v, of %v and %+v", len(found), hosts, found, asked, parked(t, manager.pid, time.Second))
 	}
 }
 
