@@ -89,6 +89,9 @@ func TestKeeperKilled(t *testing.T) {
 				return
 			case <-time.After(500 * time.Millisecond):
 			}
+			if len(b.processes("client")) == 0 { // the keeper has not begun it yet
+				continue
+			}
 			for _, pid := range b.processes("keeper") {
 				killed = unix.Kill(pid, unix.SIGKILL) == nil
 			}

@@ -139,7 +139,7 @@ func (tr *troupe) sees(t *testing.T, rights []profile.Capability) (works map[str
 		t.Fatal(err)
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	late := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+	late := time.AfterFunc(5*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
 	var e event
 	for lines := json.NewDecoder(out); e.Msg != "watching"; {
@@ -155,7 +155,7 @@ func (tr *troupe) sees(t *testing.T, rights []profile.Capability) (works map[str
 		t.Errorf("it does not say which capability would help: %s", said)
 	}
 	var s state.State
-	for tries := 0; tries < 600; tries++ { // until leaks were looked at twice, or cannot be
+	for tries := 0; tries < 4800; tries++ { // until leaks were looked at twice, or cannot be
 		if err := json.Unmarshal([]byte(fetch(t, e.Page+"api/v1/state")), &s); err != nil {
 			t.Fatal(err)
 		}

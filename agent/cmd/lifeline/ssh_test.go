@@ -282,8 +282,8 @@ func TestSSHJump(t *testing.T) {
 	if r.Counts[fact.OutcomeOK] != 40 {
 		t.Errorf("%+v", r)
 	}
-	_, errs, code := d.ssh(t, "-J", "jump,frozen1", "web[1-3]", "--connect-timeout", "2s", "--", "true")
-	if !strings.HasPrefix(errs, "web[1-3] (3): unreachable in the SSH handshake: by way of frozen1: no connection within 1.8 s\n3 hosts: ") || code != exitBlind {
+	_, errs, code := d.ssh(t, "-J", "jump,frozen1", "web[1-3]", "--connect-timeout", "10s", "--", "true")
+	if !strings.HasPrefix(errs, "web[1-3] (3): unreachable in the SSH handshake: by way of frozen1: no connection within 9 s\n3 hosts: ") || code != exitBlind {
 		t.Errorf("%q, %d", errs, code)
 	}
 	if err := process.Kill(); err != nil {
