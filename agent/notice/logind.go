@@ -200,8 +200,9 @@ func inhibit(ctx context.Context, manager dbus.BusObject) (fd dbus.UnixFD, err e
 	case <-ctx.Done():
 	}
 	go func() { // until the connection ends, which is soon
-		if late := <-call.Done; late.Store(&fd) == nil {
-			_ = unix.Close(int(fd))
+		var nobodys dbus.UnixFD
+		if late := <-call.Done; late.Store(&nobodys) == nil {
+			_ = unix.Close(int(nobodys))
 		}
 	}()
 	return 0, ctx.Err()

@@ -313,16 +313,33 @@ func TestStory(t *testing.T) {
 }
 
 // TestWhichConnection tells to which host each of several calls is that block,
-// though another goroutine than the one that asked reads each connection.
+// though another goroutine than the one that asked reads each connection. What a
+// stack was used for before may be left on it and make it two that are possible:
+// then it is not told, and another program has another past.
 func TestWhichConnection(t *testing.T) {
 	path := build(t, "story", nil, stripped...)
-	const hosts = 3
+	for tries := 0; ; tries++ {
+		asked, found, all := connectionsTold(t, path, 3)
+		if len(found) == len(asked) {
+			return
+		}
+		t.Logf("%d of %d: %v, of %v and %+v", len(found), len(asked), found, asked, all)
+		if tries == 3 {
+			t.Fatal("in no program are all told")
+		}
+	}
+}
+
+// connectionsTold runs a program with calls to some hosts that do not answer, and
+// returns whom each goroutine asked, and whom it is found to wait for.
+func connectionsTold(t *testing.T, path string, hosts int) (asked map[string]string, found []string, all fact.Goroutines) {
+	t.Helper()
 	args := []string{"manager"}
 	for range hosts {
 		args = append(args, start(t, path, "host").said[0])
 	}
 	manager := start(t, path, args...)
-	asked := map[string]string{manager.said[0]: manager.said[1]}
+	asked = map[string]string{manager.said[0]: manager.said[1]}
 	for len(asked) < hosts {
 		said := manager.read()
 		asked[said[0]] = said[1]
@@ -339,10 +356,10 @@ func TestWhichConnection(t *testing.T) {
 			ports[f[9]] = strconv.FormatUint(port, 10)
 		}
 	}
-	var found []string
-	for tries := 0; len(found) < hosts && tries < 20; tries++ { // what is read of a busy program may be torn
+	for tries := 0; len(found) < hosts && tries < 5; tries++ { // what is read of a busy program may be torn
 		found = nil
-		for _, g := range parked(t, manager.pid, time.Second).Parked {
+		all = parked(t, manager.pid, time.Second)
+		for _, g := range all.Parked {
 			address, ok := asked[strconv.FormatUint(g.ID, 10)]
 			if !ok || !g.Socket.OK {
 				continue
@@ -354,9 +371,7 @@ func TestWhichConnection(t *testing.T) {
 			}
 		}
 	}
-	if len(found) != hosts {
-		t.Errorf("%d of %d: %v, of %v and %+v", len(found), hosts, found, asked, parked(t, manager.pid, time.Second))
-	}
+	return asked, found, all
 }
 
 // TestNotStopped looks at a busy program as often as it can.
