@@ -163,7 +163,7 @@ func mine(c net.Conn) error {
 		return failed
 	}
 	if who.Uid != 0 && int(who.Uid) != os.Geteuid() {
-		return errors.New("only root may give notice")
+		return errNotRoot
 	}
 	return nil
 }
@@ -176,6 +176,8 @@ func readLine(c net.Conn, into any) error {
 	return json.Unmarshal(line, into)
 }
 
+var errNotRoot = errors.New("only root may give notice")
+
 // ErrNobody means that no agent listens.
 var ErrNobody = errors.New("no agent listens there")
 
@@ -187,6 +189,9 @@ func Give(ctx context.Context, path, why string) (state.Act, error) {
 	c, err := d.DialContext(ctx, "unix", path)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
 		return state.Act{}, fmt.Errorf("%s: %w", path, ErrNobody)
+	}
+	if errors.Is(err, unix.EACCES) {
+		return state.Act{}, errNotRoot
 	}
 	if err != nil {
 		return state.Act{}, err
