@@ -15,15 +15,17 @@ import (
 
 // word is what the kernel tells a watch.
 type word struct {
-	look     bool       // somebody leaves something unanswered
+	look     bool       // somebody leaves something unanswered, for longer than a segment that was lost takes
 	asked    []question // somebody was asked just now
 	complete bool       // whether every peer that leaves a probe unanswered is told of
 }
 
-// question is a keepalive probe that was sent a moment ago.
+// question is what a peer was asked a moment ago: a keepalive probe, or data that
+// was sent again for the first time, as happens to whoever lives and loses a segment.
 type question struct {
 	netns uint32
 	key   sockdiag.Key
+	data  bool // it is data
 	at    time.Time
 	due   time.Time // when its answer is seen to
 }
@@ -73,6 +75,7 @@ func forward(ctx context.Context, of Namespaces, said chan<- word) {
 // heard is what a batch says of the peers of the chosen namespaces, now that the
 // monotonic clock shows so much. A connection that is not yet open, or that its
 // program has closed, tells nothing of who answers; and who resets one is there.
+// Data that is sent a second time again is worth a look by itself.
 func heard(b tcpevent.Batch, of Namespaces, now time.Time, clock time.Duration) word {
 	w := word{look: b.Lost > 0}
 	for _, e := range b.Events {
@@ -80,11 +83,13 @@ func heard(b tcpevent.Batch, of Namespaces, now time.Time, clock time.Duration) 
 			continue
 		}
 		switch {
-		case e.Kind == tcpevent.Retransmit:
+		case e.Kind == tcpevent.Retransmit && e.Retransmits > 1:
 			w.look = true
-		case e.Kind == tcpevent.Probe:
+		case e.Kind == tcpevent.Retransmit, e.Kind == tcpevent.Probe:
 			key := sockdiag.Key{Local: e.Local, Remote: e.Remote, Interface: e.Interface, Cookie: e.Cookie}
-			w.asked = append(w.asked, newQuestion(e.Netns, key, now.Add(e.At-clock)))
+			q := newQuestion(e.Netns, key, now.Add(e.At-clock))
+			q.data = e.Kind == tcpevent.Retransmit
+			w.asked = append(w.asked, q)
 		}
 	}
 	return w
@@ -100,14 +105,14 @@ func monotonic() time.Duration {
 }
 
 const (
-	// answered is when an answer is seen to: a probe that was not answered by
-	// then on a short path will hardly be.
+	// answered is when an answer is seen to: what was not answered by then on a
+	// short path will hardly be.
 	answered = 150 * time.Millisecond
 
 	// getting: to see to answers takes one part in so many of a processor at the most.
 	getting = 400
 
-	// mostQuestions is how many probes are seen to at the same time, and some for
+	// mostQuestions is how many answers are seen to at the same time, and some for
 	// each peer. Whoever is passed over is seen to with its next probe or look.
 	mostQuestions = 128
 	mostOfPeer    = 4
@@ -117,11 +122,19 @@ func newQuestion(netns uint32, key sockdiag.Key, at time.Time) question {
 	return question{netns: netns, key: key, at: at, due: at.Add(answered)}
 }
 
+// open reports that a connection still waits for the answer.
+func (q *question) open(c *fact.Conn) bool {
+	if q.data {
+		return c.Retransmits > 0 && c.Unacked > 0
+	}
+	return c.Probes > 0 && c.Unacked == 0
+}
+
 func (q *question) peer() end {
 	return end{netns: q.netns, iface: q.key.Interface, addr: q.key.Remote.Addr()}
 }
 
-// questions are probes whose answers are waited for: to look at one socket alone
+// questions are those whose answers are waited for: to look at one socket alone
 // takes some microseconds, and at all those of a machine up to some 10 ms.
 type questions struct {
 	open []question
@@ -185,7 +198,7 @@ func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sock
 			if heard := now.Add(-s.Conn.Heard()); heard.After(life[o.peer()]) {
 				life[o.peer()] = heard
 			}
-			if s.Conn.Probes > 0 && s.Conn.Unacked == 0 {
+			if o.open(s.Conn) {
 				o.due = o.at.Add(answered + 2*s.Conn.RTT)
 				waiting = append(waiting, o)
 			}

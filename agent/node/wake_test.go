@@ -87,8 +87,14 @@ func TestListenEnds(t *testing.T) {
 
 func TestHeard(t *testing.T) {
 	now := time.Now()
-	one := func(k tcpevent.Kind, s fact.State, netns uint32, unanswered uint8) tcpevent.Batch {
-		return tcpevent.Batch{Events: []tcpevent.Event{{Kind: k, State: s, Netns: netns, Unanswered: unanswered, At: time.Minute}}}
+	one := func(k tcpevent.Kind, s fact.State, netns uint32, count uint8) tcpevent.Batch {
+		e := tcpevent.Event{Kind: k, State: s, Netns: netns, At: time.Minute}
+		if k == tcpevent.Probe {
+			e.Unanswered = count
+		} else {
+			e.Retransmits = count
+		}
+		return tcpevent.Batch{Events: []tcpevent.Event{e}}
 	}
 	blue := Namespaces{inode: 7}
 	for _, test := range []struct {
@@ -97,10 +103,11 @@ func TestHeard(t *testing.T) {
 		look  bool
 		asked int
 	}{
-		{one(tcpevent.Retransmit, fact.Established, 7, 0), blue, true, 0},
-		{one(tcpevent.Retransmit, fact.CloseWait, 7, 0), Namespaces{}, true, 0},
-		{one(tcpevent.Retransmit, fact.Established, 8, 0), blue, false, 0},
-		{one(tcpevent.Retransmit, fact.SynSent, 7, 0), blue, false, 0},
+		{one(tcpevent.Retransmit, fact.Established, 7, 1), blue, false, 1},
+		{one(tcpevent.Retransmit, fact.Established, 7, 2), blue, true, 0},
+		{one(tcpevent.Retransmit, fact.CloseWait, 7, 2), Namespaces{}, true, 0},
+		{one(tcpevent.Retransmit, fact.Established, 8, 2), blue, false, 0},
+		{one(tcpevent.Retransmit, fact.SynSent, 7, 2), blue, false, 0},
 		{one(tcpevent.Reset, fact.Established, 7, 0), blue, false, 0},
 		{one(tcpevent.Probe, fact.Established, 7, 0), blue, false, 1},
 		{one(tcpevent.Probe, fact.Established, 7, 1), blue, false, 1},
@@ -114,31 +121,45 @@ func TestHeard(t *testing.T) {
 	}
 }
 
-// A probe is seen to when its answer is due, later on a long path, and is no
+// A probe, and data sent again, is seen to when its answer is due, later on a long path, and is no
 // alarm when its peer was heard since on any connection that is looked at.
 func TestQuestions(t *testing.T) {
 	now := time.Now()
+	again := false
 	about := func(peer, port int, after time.Duration) question {
-		return newQuestion(7, sockdiag.Key{Local: netip.MustParseAddrPort("10.0.0.1:80"),
+		q := newQuestion(7, sockdiag.Key{Local: netip.MustParseAddrPort("10.0.0.1:80"),
 			Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(peer)}), uint16(port))}, now.Add(after))
+		q.data = again
+		return q
 	}
 	const long = time.Minute
 	probing := func(rtt time.Duration) *fact.Conn {
 		return &fact.Conn{Life: fact.Life{Probes: 1, RTT: rtt, LastAck: long}, Exchange: fact.Exchange{LastReceived: long}}
 	}
+	losing := func(rtt time.Duration) *fact.Conn {
+		return &fact.Conn{Life: fact.Life{Retransmits: 1, Unacked: 1, RTT: rtt, LastAck: long}, Exchange: fact.Exchange{LastReceived: long}}
+	}
 	for name, test := range map[string]struct {
+		data          bool
 		first, second *fact.Conn // nil: the socket is gone
 		due           time.Duration
 		found         bool
 	}{
-		"gone":             {nil, nil, answered, false},
-		"answered":         {&fact.Conn{}, nil, answered, false},
-		"data since":       {&fact.Conn{Life: fact.Life{Probes: 1, Unacked: 1}}, nil, answered, false},
-		"unanswered":       {probing(0), nil, answered, true},
-		"two unanswered":   {probing(0), probing(0), answered, true},
-		"the other is not": {probing(0), &fact.Conn{}, answered, false},
-		"a long path":      {probing(300 * time.Millisecond), nil, answered + 600*time.Millisecond, true},
+		"gone":                  {false, nil, nil, answered, false},
+		"answered":              {false, &fact.Conn{}, nil, answered, false},
+		"data since":            {false, &fact.Conn{Life: fact.Life{Probes: 1, Unacked: 1}}, nil, answered, false},
+		"unanswered":            {false, probing(0), nil, answered, true},
+		"two unanswered":        {false, probing(0), probing(0), answered, true},
+		"the other is not":      {false, probing(0), &fact.Conn{}, answered, false},
+		"a long path":           {false, probing(300 * time.Millisecond), nil, answered + 600*time.Millisecond, true},
+		"data arrived":          {true, &fact.Conn{}, nil, answered, false},
+		"data after it":         {true, &fact.Conn{Life: fact.Life{Unacked: 3}}, nil, answered, false},
+		"data lost":             {true, losing(0), nil, answered, true},
+		"data lost to one":      {true, losing(0), &fact.Conn{}, answered, false},
+		"data on a long path":   {true, losing(300 * time.Millisecond), nil, answered + 600*time.Millisecond, true},
+		"data of who was asked": {true, probing(0), nil, answered, false},
 	} {
+		again = test.data
 		var q questions
 		q.add(about(1, 1000, 0), about(1, 1001, answered/2), about(1, 1002, answered/2))
 		get := func(netns uint32, keys []sockdiag.Key) (found []fact.Socket) {
@@ -165,6 +186,7 @@ func TestQuestions(t *testing.T) {
 			t.Errorf("%s: alarm %v, open %+v", name, found, q.open)
 		}
 	}
+	again = false
 	var many questions
 	for peer := range 200 {
 		for port := range 10 {

@@ -62,13 +62,14 @@ type PeerWatch struct {
 // all.
 //
 // A look is a dump of the TCP sockets of the namespaces that have an address
-// beside loopback, and nothing else; all that a verdict is
-// told with is looked up when one falls. Where BPF is to be had, the kernel tells
-// when something is sent again and when a keepalive probe goes out. Of probes one
-// socket is looked at a moment later, and all when it still waits. Without, looks
-// come at a pace that takes 0.8 % of a processor, at least every 3 s; with it they
-// take 0.2 %, and come at least every minute. They come every 125 ms while something
-// is suspicious, or four times what one takes of a processor apart, see [pace].
+// beside loopback, and nothing else; all that a verdict is told with is looked up
+// when one falls. Where BPF is to be had, the kernel tells when something is sent
+// again and when a keepalive probe goes out. Of probes, and of what is sent again
+// for the first time, one socket is looked at a moment later, and all when it still
+// waits. Without, looks come at a pace that takes 0.8 % of a processor, at least
+// every 3 s; with it they take 0.2 %, and come at least every minute. They come every
+// 125 ms while something is suspicious, or four times what one takes of a processor
+// apart, see [pace].
 //
 // Looks that failed are judged by nobody, and named in Blind of the next that did
 // not, which is told with or without a change. Ten in a row end the watch.
@@ -183,8 +184,8 @@ func failed(looks int) string {
 }
 
 // wait waits for the next look to be due: when the pause is over, at once when a
-// poke or a probe was left unanswered, and soon when the kernel tells of something
-// that was sent again.
+// poke was left unanswered, and soon when a probe was or something is sent again
+// and again.
 func (w *peerWatch) wait(ctx context.Context, pause time.Duration) error {
 	begun := time.Now()
 	due := time.NewTimer(pause)

@@ -177,8 +177,8 @@ func TestSSHOutcomes(t *testing.T) {
 	d := startSSHD(t)
 	command := `case "$SSH_CONNECTION" in
 		*127.0.0.2*) echo oops >&2; exit 3;;
-		*127.0.0.3*) echo begun; sleep 9;;
-		*127.0.0.4*) echo $PPID > ` + d.file("stopped") + `; kill -STOP $PPID; sleep 9;;
+		*127.0.0.3*) echo begun; sleep 30;;
+		*127.0.0.4*) echo $PPID > ` + d.file("stopped") + `; kill -STOP $PPID; sleep 30;;
 		esac; echo hi`
 	t.Cleanup(func() { // the process of sshd that the command stops
 		var pid int
@@ -187,14 +187,14 @@ func TestSSHOutcomes(t *testing.T) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
-	_, hosts := d.report(t, exitBlind, "at[1-4],dead,frozen1", "--timeout", "7s", "--silence", "3s", "--connect-timeout", "5s", "--retry", "1", "--", command)
+	_, hosts := d.report(t, exitBlind, "at[1-4],dead,frozen1", "--timeout", "15s", "--silence", "3s", "--connect-timeout", "5s", "--retry", "1", "--", command)
 	if len(hosts) != 6 {
 		t.Fatalf("%d hosts", len(hosts))
 	}
 	for host, want := range map[string]struct{ outcome, phase, reason, stdout, stderr string }{
 		"at1":     {"ok", "run", "", "hi\n", ""},
 		"at2":     {"failed", "run", "exited with status 3", "", "oops\n"},
-		"at3":     {"timed_out", "run", "the command did not end within 7 s", "begun\n", ""},
+		"at3":     {"timed_out", "run", "the command did not end within 15 s", "begun\n", ""},
 		"at4":     {"unreachable", "run", "silent, nothing heard for", "", ""},
 		"dead":    {"unreachable", "connect", "connection refused", "", ""},
 		"frozen1": {"unreachable", "handshake", "no connection within 5 s", "", ""},

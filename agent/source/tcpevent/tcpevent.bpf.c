@@ -5,8 +5,8 @@
 /*
  * tcpevent writes a record when the retransmission timer of a TCP socket has
  * expired, when a keepalive probe is due, and when a peer has reset a
- * connection: one for each peer address and kind in 100 ms at most, whatever a
- * path loses.
+ * connection: one for each peer address and kind in 100 ms at most, in 500 ms
+ * of a first probe, whatever a path loses.
  *
  * What stays on the machine, the peers of loopback and own addresses, is left
  * out.
@@ -53,7 +53,7 @@ const struct event *unused_event __attribute__((unused));
 /* Whom a record was written about. */
 struct subject {
 	__u32 netns;
-	__u32 kind; /* of event; more for a probe after one without an answer */
+	__u32 kind; /* of event; more for a probe after one without an answer, and for data sent again more than once */
 	__be32 remote[4];
 };
 
@@ -71,7 +71,8 @@ struct {
 
 __u64 lost; /* records that found no room */
 
-static const __u64 once_in = 100 * 1000 * 1000; /* nanoseconds */
+/* Nanoseconds. Who is probed for the first time most often lives, and is probed again soon. */
+static const __u64 once_in = 100 * 1000 * 1000, first_probe_once_in = 500 * 1000 * 1000;
 
 static __always_inline int addresses(struct event *e, struct sock_common *c)
 {
@@ -98,13 +99,14 @@ static __always_inline int addresses(struct event *e, struct sock_common *c)
 static __always_inline int fresh(struct event *e)
 {
 	struct subject s = {.netns = e->netns, .kind = e->kind};
+	int again = e->kind == PROBE ? e->count > 0 : e->count > 1;
 
-	if (e->kind == PROBE && e->count)
+	if (again)
 		s.kind |= 1 << 8; /* not to be hidden by those of the living */
 	for (int i = 0; i < 4; i++)
 		s.remote[i] = e->remote[i];
 	__u64 *before = bpf_map_lookup_elem(&written, &s);
-	if (before && e->at - *before < once_in)
+	if (before && e->at - *before < (e->kind == PROBE && !again ? first_probe_once_in : once_in))
 		return 0;
 	bpf_map_update_elem(&written, &s, &e->at, BPF_ANY);
 	return 1;

@@ -7,11 +7,12 @@
 // Only who looks some round trips later, or hears of a Probe after one that is
 // Unanswered, knows more.
 //
-// There is at most one event for each peer address and kind in 100 ms, and at
-// most 200 a second of all Probes after an answered one, and as many of those
-// after an unanswered one, so that what it costs does not grow with what a path
-// loses nor with how many connections are idle. Who is passed over is told of by
-// the next probe. What stays on the machine is left out.
+// There is at most one event for each peer address and kind in 100 ms, where data
+// that is sent again for the first time is a kind of its own, and one in 500 ms of
+// Probes after an answered one; and at most 200 a second of all of these Probes,
+// and as many of those after an unanswered one. So what it costs does not grow
+// with what a path loses nor with how many connections are idle. Who is passed over
+// is told of by the next probe. What stays on the machine is left out.
 //
 // It needs BTF and Linux 5.9 for its helpers, better 5.11, from which on its
 // 500 KiB do not count against RLIMIT_MEMLOCK; and CAP_BPF and CAP_PERFMON. The
