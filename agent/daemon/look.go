@@ -17,7 +17,7 @@ import (
 const (
 	censusEvery = 10 * time.Second
 	leaksEvery  = 10 * time.Second
-	peersBound  = 2 * time.Minute  // without a look of the watch of peers, which are a minute apart at the most
+	peersBound  = 2 * time.Minute  // without a word of the watch of peers, which says every minute that it goes on
 	again       = 10 * time.Second // after a watch that failed
 
 	// Each look is followed by a rest of so many times what it took of a processor,

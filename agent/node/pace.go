@@ -8,10 +8,10 @@ const (
 	quickest = 125 * time.Millisecond
 
 	// What looks may take of a processor when all is well, one part in so many:
-	// 0.8 %, and 0.2 % where the kernel tells when to look, so that looks are only
+	// 0.8 %, and 0.05 % where the kernel tells when to look, so that looks are only
 	// for what it does not tell.
 	calm = 125
-	told = 500
+	told = 2000
 
 	// budget is what they may take in the long run: 1 %.
 	budget = 100
@@ -19,7 +19,7 @@ const (
 	// How far apart looks are at the most, in both cases. The second is for what the
 	// kernel told of and was lost.
 	slowest     = 3 * time.Second
-	slowestTold = time.Minute
+	slowestTold = 5 * time.Minute
 
 	// spread is how many times what a look costs the next one is away at the least
 	// while something is suspicious: a verdict needs looks over a second or so, and

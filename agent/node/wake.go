@@ -17,6 +17,7 @@ import (
 type word struct {
 	look     bool       // somebody leaves something unanswered, for longer than a segment that was lost takes
 	asked    []question // somebody was asked just now
+	pressing bool       // it is not only about probes of peers that answered the last one
 	complete bool       // whether every peer that leaves a probe unanswered is told of
 }
 
@@ -31,7 +32,7 @@ type question struct {
 }
 
 // listen returns a channel that says what a watch of the chosen namespaces
-// should see to, with ten words a second at most, and how to end that. Where BPF
+// should see to, with some ten words a second at most, and how to end that. Where BPF
 // is not to be had it never says anything: looks come at their own pace then, and
 // find the same up to 3 s later.
 func (n *Node) listen(ctx context.Context, of Namespaces) (words <-chan word, stop func()) {
@@ -60,7 +61,7 @@ func forward(ctx context.Context, of Namespaces, said chan<- word) {
 		case <-ctx.Done():
 			return
 		}
-		if err != nil || sleep(ctx, wakened) != nil {
+		if err != nil || w.pressing && sleep(ctx, wakened) != nil { // the others are told of seldom
 			return
 		}
 		for w = (word{}); err == nil && !w.look && len(w.asked) == 0; {
@@ -74,23 +75,23 @@ func forward(ctx context.Context, of Namespaces, said chan<- word) {
 
 // heard is what a batch says of the peers of the chosen namespaces, now that the
 // monotonic clock shows so much. A connection that is not yet open, or that its
-// program has closed, tells nothing of who answers; and who resets one is there.
+// program has closed, tells nothing of who answers.
 // Data that is sent a second time again is worth a look by itself.
 func heard(b tcpevent.Batch, of Namespaces, now time.Time, clock time.Duration) word {
-	w := word{look: b.Lost > 0}
+	w := word{look: b.Lost > 0, pressing: b.Lost > 0}
 	for _, e := range b.Events {
 		if of.inode != 0 && of.inode != e.Netns || e.State != fact.Established && e.State != fact.CloseWait {
 			continue
 		}
-		switch {
-		case e.Kind == tcpevent.Retransmit && e.Retransmits > 1:
+		w.pressing = w.pressing || e.Kind == tcpevent.Retransmit || e.Unanswered > 0
+		if e.Retransmits > 1 {
 			w.look = true
-		case e.Kind == tcpevent.Retransmit, e.Kind == tcpevent.Probe:
-			key := sockdiag.Key{Local: e.Local, Remote: e.Remote, Interface: e.Interface, Cookie: e.Cookie}
-			q := newQuestion(e.Netns, key, now.Add(e.At-clock))
-			q.data = e.Kind == tcpevent.Retransmit
-			w.asked = append(w.asked, q)
+			continue
 		}
+		key := sockdiag.Key{Local: e.Local, Remote: e.Remote, Interface: e.Interface, Cookie: e.Cookie}
+		q := newQuestion(e.Netns, key, now.Add(e.At-clock))
+		q.data = e.Kind == tcpevent.Retransmit
+		w.asked = append(w.asked, q)
 	}
 	return w
 }

@@ -108,7 +108,6 @@ func TestHeard(t *testing.T) {
 		{one(tcpevent.Retransmit, fact.CloseWait, 7, 2), Namespaces{}, true, 0},
 		{one(tcpevent.Retransmit, fact.Established, 8, 2), blue, false, 0},
 		{one(tcpevent.Retransmit, fact.SynSent, 7, 2), blue, false, 0},
-		{one(tcpevent.Reset, fact.Established, 7, 0), blue, false, 0},
 		{one(tcpevent.Probe, fact.Established, 7, 0), blue, false, 1},
 		{one(tcpevent.Probe, fact.Established, 7, 1), blue, false, 1},
 		{one(tcpevent.Probe, fact.Established, 8, 1), blue, false, 0},

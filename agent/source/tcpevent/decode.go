@@ -18,7 +18,6 @@ type Kind uint8
 // The kinds of event, as enum kind of tcpevent.bpf.c numbers them.
 const (
 	Retransmit Kind = iota + 1 // the retransmission timer expired: what was sent is not acknowledged
-	Reset                      // the peer, or somebody in its name, reset the connection
 	Probe                      // a keepalive probe is due: now it is sent, or the connection given up
 )
 
@@ -26,8 +25,6 @@ func (k Kind) String() string {
 	switch k {
 	case Retransmit:
 		return "retransmit"
-	case Reset:
-		return "reset"
 	case Probe:
 		return "probe"
 	}

@@ -44,13 +44,13 @@ const (
 	eventsMapWritten       = "written"
 	eventsProgCanary       = "canary"
 	eventsProgProbe        = "probe"
-	eventsProgReset        = "reset"
 	eventsProgRetransmit   = "retransmit"
 	eventsVarCanaryTimeout = "canary_timeout"
 	eventsVarKeepalive     = "keepalive"
 	eventsVarLost          = "lost"
 	eventsVarSpent         = "spent"
 	eventsVarUnusedEvent   = "unused_event"
+	eventsVarWoken         = "woken"
 )
 
 // loadEvents returns the embedded CollectionSpec for events.
@@ -97,7 +97,6 @@ type eventsSpecs struct {
 type eventsProgramSpecs struct {
 	Canary     *ebpf.ProgramSpec `ebpf:"canary"`
 	Probe      *ebpf.ProgramSpec `ebpf:"probe"`
-	Reset      *ebpf.ProgramSpec `ebpf:"reset"`
 	Retransmit *ebpf.ProgramSpec `ebpf:"retransmit"`
 }
 
@@ -118,6 +117,7 @@ type eventsVariableSpecs struct {
 	Lost          *ebpf.VariableSpec `ebpf:"lost"`
 	Spent         *ebpf.VariableSpec `ebpf:"spent"`
 	UnusedEvent   *ebpf.VariableSpec `ebpf:"unused_event"`
+	Woken         *ebpf.VariableSpec `ebpf:"woken"`
 }
 
 // eventsObjects contains all objects after they have been loaded into the kernel.
@@ -160,6 +160,7 @@ type eventsVariables struct {
 	Lost          *ebpf.Variable `ebpf:"lost"`
 	Spent         *ebpf.Variable `ebpf:"spent"`
 	UnusedEvent   *ebpf.Variable `ebpf:"unused_event"`
+	Woken         *ebpf.Variable `ebpf:"woken"`
 }
 
 // eventsPrograms contains all programs after they have been loaded into the kernel.
@@ -168,7 +169,6 @@ type eventsVariables struct {
 type eventsPrograms struct {
 	Canary     *ebpf.Program `ebpf:"canary"`
 	Probe      *ebpf.Program `ebpf:"probe"`
-	Reset      *ebpf.Program `ebpf:"reset"`
 	Retransmit *ebpf.Program `ebpf:"retransmit"`
 }
 
@@ -176,7 +176,6 @@ func (p *eventsPrograms) Close() error {
 	return _EventsClose(
 		p.Canary,
 		p.Probe,
-		p.Reset,
 		p.Retransmit,
 	)
 }

@@ -4,9 +4,8 @@
 
 /*
  * tcpevent writes a record when the retransmission timer of a TCP socket has
- * expired, when a keepalive probe is due, and when a peer has reset a
- * connection: one for each peer address and kind in 100 ms at most, in 500 ms
- * of a first probe, whatever a path loses.
+ * expired, and when a keepalive probe is due: one for each peer address and kind
+ * in 100 ms at most, whatever a path loses.
  *
  * What stays on the machine, the peers of loopback and own addresses, is left
  * out.
@@ -22,14 +21,17 @@
 
 #define BPF_ANY 0
 
+/* include/uapi/linux/bpf.h */
+#define BPF_RB_NO_WAKEUP    1
+#define BPF_RB_FORCE_WAKEUP 2
+
 /* include/net/tcp_states.h */
 #define TCP_ESTABLISHED 1
 #define TCP_CLOSE_WAIT	8
 
 enum kind {
 	RETRANSMIT = 1,
-	RESET = 2,
-	PROBE = 3,
+	PROBE = 2,
 };
 
 /* What the program writes: 64 bytes, no padding, in this machine's order. */
@@ -71,8 +73,12 @@ struct {
 
 __u64 lost; /* records that found no room */
 
-/* Nanoseconds. Who is probed for the first time most often lives, and is probed again soon. */
-static const __u64 once_in = 100 * 1000 * 1000, first_probe_once_in = 500 * 1000 * 1000;
+static const __u64 once_in = 100 * 1000 * 1000; /* nanoseconds */
+
+/* When a record woke the reader last, and how often those of first probes may: who is probed most often lives. */
+__u64 woken;
+
+static const __u64 wakes = 500 * 1000 * 1000; /* nanoseconds */
 
 static __always_inline int addresses(struct event *e, struct sock_common *c)
 {
@@ -95,6 +101,15 @@ static __always_inline int addresses(struct event *e, struct sock_common *c)
 	       e->local[3] != e->remote[3];
 }
 
+/* wakeup returns the flags of a record that is written now. The reader looks by itself for those that do not wake it. */
+static __always_inline __u64 wakeup(struct event *e)
+{
+	if (e->kind == PROBE && !e->count && e->at - woken < wakes)
+		return BPF_RB_NO_WAKEUP;
+	woken = e->at;
+	return BPF_RB_FORCE_WAKEUP; /* also where there are some that did not */
+}
+
 /* fresh notes that there is a record about a subject now, unless there has been one just before. */
 static __always_inline int fresh(struct event *e)
 {
@@ -106,7 +121,7 @@ static __always_inline int fresh(struct event *e)
 	for (int i = 0; i < 4; i++)
 		s.remote[i] = e->remote[i];
 	__u64 *before = bpf_map_lookup_elem(&written, &s);
-	if (before && e->at - *before < (e->kind == PROBE && !again ? first_probe_once_in : once_in))
+	if (before && e->at - *before < once_in)
 		return 0;
 	bpf_map_update_elem(&written, &s, &e->at, BPF_ANY);
 	return 1;
@@ -128,7 +143,7 @@ static __always_inline int tell(struct event *e, struct sock *sk)
 	e->state = BPF_CORE_READ(c, skc_state);
 	e->local_port = BPF_CORE_READ(c, skc_num);
 	e->remote_port = BPF_CORE_READ(c, skc_dport);
-	if (bpf_ringbuf_output(&events, e, sizeof(*e), 0))
+	if (bpf_ringbuf_output(&events, e, sizeof(*e), wakeup(e)))
 		__sync_fetch_and_add(&lost, 1);
 	return 1;
 }
@@ -152,16 +167,6 @@ int retransmit(__u64 *ctx)
 	e.count = tp->inet_conn.icsk_retransmits;
 	if (e.count)
 		tell(&e, sk);
-	return 0;
-}
-
-/* reset(struct sock *sk) */
-SEC("tp_btf/tcp_receive_reset")
-int reset(__u64 *ctx)
-{
-	struct event e = {.kind = RESET};
-
-	tell(&e, (void *)ctx[0]);
 	return 0;
 }
 

@@ -1,6 +1,6 @@
-// Package tcpevent hears from the kernel when a TCP connection gets no answer,
-// when one that is idle is about to ask for one, and when its peer resets it, in
-// all network namespaces, the moment it happens.
+// Package tcpevent hears from the kernel when a TCP connection gets no answer, and
+// when one that is idle is about to ask for one, in all network namespaces, the
+// moment it happens.
 //
 // It says where to look and never what to think: an event is one segment on one
 // connection. A Probe says nothing bad of anybody: the answer may be under way.
@@ -8,11 +8,11 @@
 // Unanswered, knows more.
 //
 // There is at most one event for each peer address and kind in 100 ms, where data
-// that is sent again for the first time is a kind of its own, and one in 500 ms of
-// Probes after an answered one; and at most 200 a second of all of these Probes,
-// and as many of those after an unanswered one. So what it costs does not grow
-// with what a path loses nor with how many connections are idle. Who is passed over
-// is told of by the next probe. What stays on the machine is left out.
+// that is sent again for the first time is a kind of its own; and at most 200 a
+// second of all Probes after an answered one, which may be told of up to 600 ms
+// late, and as many of those after an unanswered one. So what it costs does not
+// grow with what a path loses nor with how many connections are idle. Who is
+// passed over is told of by the next probe. What stays on the machine is left out.
 //
 // It needs BTF and Linux 5.9 for its helpers, better 5.11, from which on its
 // 500 KiB do not count against RLIMIT_MEMLOCK; and CAP_BPF and CAP_PERFMON. The
@@ -36,8 +36,14 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 )
 
-// mostAtOnce bounds what one call of Next returns.
-const mostAtOnce = 1024
+const (
+	// mostAtOnce bounds what one call of Next returns.
+	mostAtOnce = 1024
+
+	// leftFor is how long after a record that woke somebody the program may write
+	// others that wake nobody, and a little more: wakes in tcpevent.bpf.c.
+	leftFor = 600 * time.Millisecond
+)
 
 // Events are loaded programs and what they wrote. It must be closed. Next and
 // Close may be called at the same time, Next not by several goroutines at once.
@@ -47,6 +53,7 @@ type Events struct {
 	probes bool
 	reader *ringbuf.Reader
 	record ringbuf.Record // its buffer is used again
+	left   time.Time      // when to look for records that wake nobody; zero: there are none
 	lost   uint64         // as Next told last
 
 	closing sync.Once
@@ -77,10 +84,8 @@ func (e *Events) open() (err error) {
 	if e.reader, err = ringbuf.NewReader(e.loaded.Maps[eventsMapEvents]); err != nil {
 		return fmt.Errorf("read the ring buffer: %w", err)
 	}
-	for _, name := range []string{eventsProgRetransmit, eventsProgReset} {
-		if err := e.attach(name); err != nil {
-			return err
-		}
+	if err := e.attach(eventsProgRetransmit); err != nil {
+		return err
 	}
 	e.probes = e.watchKeepalive() == nil
 	return nil
@@ -130,11 +135,15 @@ func (e *Events) Next(ctx context.Context) (Batch, error) {
 	// late ends the next wait, which then begins again.
 	stop := context.AfterFunc(ctx, func() { _ = e.reader.Flush() })
 	defer stop()
-	e.reader.SetDeadline(time.Time{})
+	e.reader.SetDeadline(e.left)
 	var b Batch
 	for len(b.Events) < mostAtOnce {
 		err := e.reader.ReadInto(&e.record)
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && len(b.Events) == 0:
+			e.left = time.Time{}
+			e.reader.SetDeadline(e.left)
+			continue
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed) && len(b.Events) > 0:
 			return e.complete(b)
 		case errors.Is(err, ringbuf.ErrFlushed):
@@ -152,6 +161,7 @@ func (e *Events) Next(ctx context.Context) (Batch, error) {
 			return Batch{}, &Error{Err: err}
 		}
 		b.Events = append(b.Events, event)
+		e.left = time.Now().Add(leftFor)
 		e.reader.SetDeadline(time.Unix(1, 0)) // the others only if they are there
 	}
 	return e.complete(b)
