@@ -53,7 +53,11 @@ func (j *jumps) to(ctx context.Context, hosts []*sshconf.Host) (*ssh.Client, err
 	if w == nil || w.over() {
 		w = &way{done: make(chan struct{})}
 		j.ways[key] = w
-		j.crew.Go(func() { j.connect(w, hosts) })
+		until := time.Now().Add(j.limit)
+		if end, limited := ctx.Deadline(); limited && end.Before(until) {
+			until = end
+		}
+		j.crew.Go(func() { j.connect(w, hosts, until.Add(-j.limit/10)) }) // those who wait have its reason then
 	}
 	j.mu.Unlock()
 	select {
@@ -81,11 +85,10 @@ func (w *way) over() bool {
 	return w.client.Err() != nil
 }
 
-// connect makes an attempt, whoever still waits for it.
-func (j *jumps) connect(w *way, hosts []*sshconf.Host) {
+// connect makes an attempt until then, whoever still waits for it.
+func (j *jumps) connect(w *way, hosts []*sshconf.Host, until time.Time) {
 	defer close(w.done)
-	limit := j.limit * 9 / 10 // so that those who wait have its reason
-	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, &jumpLate{limit})
+	ctx, cancel := context.WithDeadlineCause(context.Background(), until, &jumpLate{j.limit * 9 / 10})
 	defer cancel()
 	go func() {
 		select {
