@@ -1,6 +1,9 @@
 package node
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 const (
 	// quickest is how far apart looks are when they cost nothing, and when
@@ -39,19 +42,25 @@ const (
 type pace struct {
 	told  bool // the kernel says when there is something to see
 	saved time.Duration
-	cost  time.Duration // of a look, smoothed
+
+	// What a look costs, smoothed: at all sockets, and at those of some peers.
+	cost, narrow time.Duration
 }
 
-// next returns how long to wait after a look that took cost of a processor, and
-// came so long after the one before.
-func (p *pace) next(since, cost time.Duration, suspicious bool) time.Duration {
-	if p.cost == 0 {
-		p.cost = cost
+// next returns how long to wait after a look at all sockets, or at those of some
+// peers, that took cost of a processor, and came so long after the one before.
+func (p *pace) next(since, cost time.Duration, narrow, suspicious bool) time.Duration {
+	usual := &p.cost
+	if narrow {
+		usual = &p.narrow
 	}
-	p.cost += (cost - p.cost) / 4
+	if *usual == 0 {
+		*usual = cost
+	}
+	*usual += (cost - *usual) / 4
 	p.saved = min(p.saved+since/budget-cost, purse)
 	if suspicious {
-		return max(p.affordable(), min(p.cost*spread, spreadMost), quickest)
+		return max(p.affordable(*usual), min(*usual*spread, spreadMost), quickest)
 	}
 	share, longest := time.Duration(calm), slowest
 	if p.told {
@@ -60,5 +69,9 @@ func (p *pace) next(since, cost time.Duration, suspicious bool) time.Duration {
 	return min(max(p.cost*share, quickest), longest)
 }
 
-// affordable is how long it takes until a look before its time is paid for.
-func (p *pace) affordable() time.Duration { return max(p.cost-p.saved, 0) * budget }
+// affordable is how long it takes until a look of that cost before its time is
+// paid for.
+func (p *pace) affordable(cost time.Duration) time.Duration { return max(cost-p.saved, 0) * budget }
+
+// soonest is the same for a look that the kernel asked for.
+func (p *pace) soonest() time.Duration { return p.affordable(cmp.Or(p.narrow, p.cost)) }

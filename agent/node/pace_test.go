@@ -15,10 +15,10 @@ func TestPace(t *testing.T) {
 	} {
 		for i, told := range []bool{false, true} {
 			p := pace{told: told, saved: purse}
-			if got := p.next(0, cost, false); got != want[i] {
+			if got := p.next(0, cost, false, false); got != want[i] {
 				t.Errorf("a look that costs %v, told %v: the next in %v, want %v", cost, told, got, want[i])
 			}
-			if got := p.next(0, cost, true); cost < purse && got != max(quickest, min(spread*cost, spreadMost)) {
+			if got := p.next(0, cost, false, true); cost < purse && got != max(quickest, min(spread*cost, spreadMost)) {
 				t.Errorf("a look that costs %v and shows something suspicious: the next in %v", cost, got)
 			}
 		}
@@ -33,7 +33,7 @@ func TestPaceKeepsItsBudget(t *testing.T) {
 		p := pace{told: told, saved: purse}
 		var took, used, pause time.Duration
 		for took < time.Hour {
-			pause = p.next(pause, cost, true)
+			pause = p.next(pause, cost, false, true)
 			took += pause
 			used += cost
 		}
@@ -41,10 +41,10 @@ func TestPaceKeepsItsBudget(t *testing.T) {
 			t.Errorf("told %v: an hour of suspicion took %.2f %% of a processor", told, share*100)
 		}
 		for took = 0; took < 10*time.Minute; took += pause {
-			pause = p.next(pause, cost, false)
+			pause = p.next(pause, cost, false, false)
 		}
 		quick := 0
-		for p.next(quickest, cost, true) == quickest {
+		for p.next(quickest, cost, false, true) == quickest {
 			quick++
 		}
 		if quick < 40 {
@@ -58,11 +58,11 @@ func TestPaceKeepsItsBudget(t *testing.T) {
 func TestPaceLastsForAVerdict(t *testing.T) {
 	for _, cost := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 80 * time.Millisecond, 150 * time.Millisecond} {
 		p := pace{told: true, saved: purse}
-		p.next(time.Minute, cost, false)
+		p.next(time.Minute, cost, false, false)
 		over, looks := time.Duration(0), 0
 		for pause := time.Duration(0); pause < time.Second && looks < 100; looks++ { // those that cost little never end
 			over += pause
-			pause = p.next(pause, cost, true)
+			pause = p.next(pause, cost, false, true)
 		}
 		if over < time.Second {
 			t.Errorf("looks that cost %v: %d within %v, and then none for long", cost, looks, over)

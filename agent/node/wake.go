@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -15,10 +16,11 @@ import (
 
 // word is what the kernel tells a watch.
 type word struct {
-	look     bool       // somebody leaves something unanswered, for longer than a segment that was lost takes
-	asked    []question // somebody was asked just now
-	pressing bool       // it is not only about probes of peers that answered the last one
-	complete bool       // whether every peer that leaves a probe unanswered is told of
+	look     []netip.Addr // these leave something unanswered, for longer than a segment that was lost takes
+	anybody  bool         // the kernel could not tell who else does
+	asked    []question   // somebody was asked just now
+	pressing bool         // it is not only about probes of peers that answered the last one
+	complete bool         // whether every peer that leaves a probe unanswered is told of
 }
 
 // question is what a peer was asked a moment ago: a keepalive probe, or data that
@@ -64,7 +66,7 @@ func forward(ctx context.Context, of Namespaces, said chan<- word) {
 		if err != nil || w.pressing && sleep(ctx, wakened) != nil { // the others are told of seldom
 			return
 		}
-		for w = (word{}); err == nil && !w.look && len(w.asked) == 0; {
+		for w = (word{}); err == nil && w.silent(); {
 			var batch tcpevent.Batch
 			batch, err = events.Next(ctx)
 			w = heard(batch, of, time.Now(), monotonic())
@@ -73,19 +75,22 @@ func forward(ctx context.Context, of Namespaces, said chan<- word) {
 	}
 }
 
+// silent says that there is nothing to see to.
+func (w *word) silent() bool { return len(w.look) == 0 && !w.anybody && len(w.asked) == 0 }
+
 // heard is what a batch says of the peers of the chosen namespaces, now that the
 // monotonic clock shows so much. A connection that is not yet open, or that its
 // program has closed, tells nothing of who answers.
 // Data that is sent a second time again is worth a look by itself.
 func heard(b tcpevent.Batch, of Namespaces, now time.Time, clock time.Duration) word {
-	w := word{look: b.Lost > 0, pressing: b.Lost > 0}
+	w := word{anybody: b.Lost > 0, pressing: b.Lost > 0}
 	for _, e := range b.Events {
 		if of.inode != 0 && of.inode != e.Netns || e.State != fact.Established && e.State != fact.CloseWait {
 			continue
 		}
 		w.pressing = w.pressing || e.Kind == tcpevent.Retransmit || e.Unanswered > 0
 		if e.Retransmits > 1 {
-			w.look = true
+			w.look = append(w.look, e.Remote.Addr())
 			continue
 		}
 		key := sockdiag.Key{Local: e.Local, Remote: e.Remote, Interface: e.Interface, Cookie: e.Cookie}
@@ -174,10 +179,10 @@ func (q *questions) next(now time.Time) time.Time {
 // processor, are paid for.
 func (q *questions) pay(now time.Time, cost time.Duration) { q.rest = now.Add(cost * getting) }
 
-// unanswered sees to the answers that should be there by now, by get, and
-// reports whether one is not, and nothing else came from its peer since. What
-// cannot be read shows nothing.
-func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sockdiag.Key) []fact.Socket) (found bool) {
+// unanswered sees to the answers that should be there by now, by get, and returns
+// the peers of which one is not, and nothing else came since. What cannot be read
+// shows nothing.
+func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sockdiag.Key) []fact.Socket) (found []netip.Addr) {
 	all := make(map[uint32][]question)
 	for _, o := range q.open {
 		all[o.netns] = append(all[o.netns], o)
@@ -211,7 +216,7 @@ func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sock
 		case now.Before(o.due):
 			q.open = append(q.open, o)
 		default:
-			found = true
+			found = append(found, o.key.Remote.Addr())
 		}
 	}
 	return found

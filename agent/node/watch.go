@@ -67,7 +67,8 @@ type PeerWatch struct {
 //
 // A look is a dump of the TCP sockets of the namespaces that have an address
 // beside loopback, and nothing else; all that a verdict is told with is looked up
-// when one falls. Where BPF is to be had, the kernel tells when something is sent
+// when one falls. Where it is known whom it concerns it is a dump of the sockets of
+// these peers. Where BPF is to be had, the kernel tells when something is sent
 // again and when a keepalive probe goes out. Of probes, and of what is sent again
 // for the first time, one socket is looked at a moment later, and all when it still
 // waits. Without, looks come at a pace that takes 0.8 % of a processor, at least
@@ -113,8 +114,10 @@ type peerWatch struct {
 	open     questions
 
 	looked time.Time     // when the last look ended
+	all    time.Time     // the same of one at all sockets
 	within time.Duration // how long after that the next is meant to come
 	alarm  bool          // it comes because somebody did not answer
+	about  []netip.Addr  // of whom that is said
 	told   bool
 
 	failures int
@@ -124,7 +127,8 @@ type peerWatch struct {
 // round looks once, and returns how long to wait for the next.
 func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) {
 	begun, used := time.Now(), processorTime()
-	m, err := w.glances.look()
+	about := w.concerned(begun)
+	m, err := w.glances.look(about)
 	if err != nil {
 		// Half of a peer's sockets could say that it is silent, so a look that
 		// failed is not judged, and the next one is late.
@@ -150,14 +154,31 @@ func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) 
 		return 0, err
 	}
 	giveRoom(m)
-	pause = w.speed.next(m.Time.Sub(w.looked), cost, w.alarm || w.detector.Suspicious())
+	pause = w.speed.next(m.Time.Sub(w.looked), cost, len(about) > 0, w.alarm || w.detector.Suspicious())
 	if w.Ask > 0 { // only a look shows who was not heard
 		pause = min(pause, max(w.Ask/8, w.speed.cost*calm, quickest))
 	}
 	// What this round did after its look is planned too, and so is the next
 	// look itself, as long as the processor takes for it.
-	w.looked, w.within, w.alarm = m.Time, pause+time.Since(m.Time)+cost, false
+	w.looked, w.within, w.alarm, w.about = m.Time, pause+time.Since(m.Time)+cost, false, nil
+	if len(about) == 0 {
+		w.all = m.Time
+	}
 	return pause, nil
+}
+
+// concerned are the peers at which the next look is enough: those of whom the
+// kernel told, and those that are doubted. With none it is a look at all.
+func (w *peerWatch) concerned(now time.Time) []netip.Addr {
+	if !w.speed.told || !w.told || w.failures > 0 || w.Ask > 0 || now.Sub(w.all) >= slowestTold {
+		return nil
+	}
+	about := slices.Concat(w.about, w.detector.Doubted())
+	slices.SortFunc(about, netip.Addr.Compare)
+	if about = slices.Compact(about); len(about) > sockdiag.MostPeers {
+		return nil
+	}
+	return about
 }
 
 // say tells what a look brought: the first of all, those that changed something,
@@ -198,10 +219,13 @@ func (w *peerWatch) wait(ctx context.Context, pause time.Duration) error {
 	defer answers.Stop()
 	beats := time.NewTicker(beat)
 	defer beats.Stop()
-	hurry := func() {
+	hurry := func(about []netip.Addr) {
+		if len(w.about) <= sockdiag.MostPeers {
+			w.about = append(w.about, about...)
+		}
 		if !w.alarm {
 			w.alarm = true
-			due.Reset(time.Until(begun.Add(min(max(w.speed.affordable(), wakened), pause))))
+			due.Reset(time.Until(begun.Add(min(max(w.speed.soonest(), wakened), pause))))
 		}
 	}
 	for {
@@ -224,13 +248,16 @@ func (w *peerWatch) wait(ctx context.Context, pause time.Duration) error {
 			w.speed.told = said.complete
 			w.open.add(said.asked...)
 			answers.Reset(time.Until(w.open.next(time.Now())))
-			if said.look {
-				hurry()
+			if said.anybody {
+				w.all = time.Time{}
+			}
+			if said.anybody || len(said.look) > 0 {
+				hurry(said.look)
 			}
 		case now := <-answers.C:
 			used := processorTime()
-			if w.open.unanswered(now, w.glances.get) {
-				hurry()
+			if found := w.open.unanswered(now, w.glances.get); len(found) > 0 {
+				hurry(found)
 			}
 			w.open.pay(now, processorTime()-used)
 			answers.Reset(time.Until(w.open.next(now)))
@@ -278,9 +305,10 @@ type glances struct {
 	strange map[uint32]bool             // namespaces that no listing since the last look had
 }
 
-// look takes the next one. A namespace that is gone is left out; any other that
-// cannot be read in full is an error.
-func (g *glances) look() (*fact.Machine, error) {
+// look takes the next one, of the sockets of some peers or with none of all. A
+// namespace that is gone is left out; any other that cannot be read in full is an
+// error.
+func (g *glances) look(peers []netip.Addr) (*fact.Machine, error) {
 	g.close()
 	g.strange = make(map[uint32]bool)
 	if g.listed.IsZero() || time.Since(g.listed) > relist {
@@ -295,7 +323,7 @@ func (g *glances) look() (*fact.Machine, error) {
 			continue
 		}
 		err := netns.Do(ns, func() (err error) {
-			m.Sockets, err = sockdiag.Read(m.Sockets, ns.Inode, sockdiag.Want{TCP: true, Held: true})
+			m.Sockets, err = sockdiag.Read(m.Sockets, ns.Inode, sockdiag.Want{TCP: true, Held: true, Peers: peers})
 			return err
 		})
 		var entering *netns.Error

@@ -2,6 +2,8 @@ package verdict
 
 import (
 	"cmp"
+	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -78,6 +80,7 @@ type Detector struct {
 	suspicious bool
 	suspects   []Suspect
 	asking     []fact.Socket
+	doubted    []netip.Addr
 }
 
 // memory is what a Detector knows of a peer that left something unanswered.
@@ -124,7 +127,13 @@ func (d *Detector) Suspicious() bool { return d.suspicious }
 // a look at all. The copies stay good.
 func (d *Detector) Asking() []fact.Socket { return d.asking }
 
-// Look judges the next look, which needs to have nothing but TCP sockets, and
+// Doubted are the addresses of all peers that left something unanswered, in the
+// last look or when they were looked at before. A look at the sockets of these
+// alone tells of them what a look at all would.
+func (d *Detector) Doubted() []netip.Addr { return d.doubted }
+
+// Look judges the next look, which needs to have nothing but TCP sockets, all or
+// those of some peers, those that are [Detector.Doubted] among them, and
 // returns what changed. within is how long after the look before it was meant
 // to come. Looks must not go back in time.
 func (d *Detector) Look(m *fact.Machine, within time.Duration) []Change {
@@ -172,6 +181,11 @@ func (d *Detector) doubtful(m *fact.Machine) *view {
 			keys[keyOf(s)] = true
 		}
 	}
+	addresses := make(map[netip.Addr]bool, len(keys))
+	for key := range keys {
+		addresses[key.addr] = true
+	}
+	d.doubted = slices.Collect(maps.Keys(addresses))
 	if len(keys) == 0 {
 		return emptyView(m)
 	}

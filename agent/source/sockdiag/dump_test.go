@@ -29,7 +29,11 @@ func TestWant(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for want, n := range map[Want]int{{}: 4, {TCP: true}: 1, {UDP: true}: 1, {Unix: true}: 2, {TCP: true, Unix: true}: 3} {
+		for _, test := range []struct {
+			want Want
+			n    int
+		}{{Want{}, 4}, {Want{TCP: true}, 1}, {Want{UDP: true}, 1}, {Want{Unix: true}, 2}, {Want{TCP: true, Unix: true}, 3}} {
+			want, n := test.want, test.n
 			before := []fact.Socket{{Inode: 1}}
 			sockets, err := Read(before, inode, want)
 			if err != nil || len(sockets) != 1+n || sockets[0].Inode != 1 {

@@ -24,6 +24,8 @@
 package sockdiag
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -41,6 +43,11 @@ type Want struct {
 	// where many connections come and go there are more of these than of all
 	// others. [TimeWait] counts them.
 	Held bool
+
+	// Peers are the addresses to which a TCP connection must be, [MostPeers] at the
+	// most; with none it may be to any. Of others the kernel writes nothing, which
+	// is most of what a look costs.
+	Peers []netip.Addr
 }
 
 // Read appends the sockets of the calling thread's network namespace to dst
@@ -56,7 +63,9 @@ type Want struct {
 // five seconds.
 func Read(dst []fact.Socket, netns uint32, want Want) ([]fact.Socket, error) {
 	used := readUse()
-	dst = slices.Grow(dst, used.expected(want.Held))
+	if len(want.Peers) == 0 {
+		dst = slices.Grow(dst, used.expected(want.Held))
+	}
 	r := &reader{sockets: dst, netns: netns, dump: dump}
 	err := each(want, func(q query, buf []byte) error {
 		if used.none(q) {
@@ -87,17 +96,21 @@ type query struct {
 	family   fact.Family // unknown for both IPv4 and IPv6
 	request  []byte
 	parse    func(*reader, []byte) error
-	held     bool // TCP: not what is in TIME_WAIT
+	held     bool   // TCP: not what is in TIME_WAIT
+	states   uint32 // TCP: bits of those that are asked for
 }
 
+// heldStates are those of sockets that a program holds.
+const heldStates = allStates &^ (1 << fact.TimeWait)
+
 var (
-	tcpQueries  = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates), (*reader).tcp, false}}
-	heldQueries = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates &^ (1 << fact.TimeWait)), (*reader).tcp, true}}
+	tcpQueries  = []query{{"tcp", fact.FamilyUnknown, tcpRequest(allStates), (*reader).tcp, false, allStates}}
+	heldQueries = []query{{"tcp", fact.FamilyUnknown, tcpRequest(heldStates), (*reader).tcp, true, heldStates}}
 	udpQueries  = []query{
-		{"udp", fact.IPv4, udpRequest(unix.AF_INET), (*reader).udp, false},
-		{"udp", fact.IPv6, udpRequest(unix.AF_INET6), (*reader).udp, false},
+		{"udp", fact.IPv4, udpRequest(unix.AF_INET), (*reader).udp, false, 0},
+		{"udp", fact.IPv6, udpRequest(unix.AF_INET6), (*reader).udp, false, 0},
 	}
-	unixQueries = []query{{"unix", fact.Unix, unixRequest(), (*reader).unix, false}}
+	unixQueries = []query{{"unix", fact.Unix, unixRequest(), (*reader).unix, false, 0}}
 )
 
 // bufferSize is twice the most that the kernel puts into one read of a dump,
@@ -112,6 +125,15 @@ func each(want Want, do func(query, []byte) error) error {
 	all, tcp := !want.TCP && !want.UDP && !want.Unix, tcpQueries
 	if want.Held {
 		tcp = heldQueries
+	}
+	if len(want.Peers) > MostPeers {
+		return fmt.Errorf("%d peers, more than %d", len(want.Peers), MostPeers)
+	}
+	if len(want.Peers) > 0 {
+		tcp = slices.Clone(tcp)
+		for i := range tcp {
+			tcp[i].request = peersRequest(tcp[i].states, want.Peers)
+		}
 	}
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)

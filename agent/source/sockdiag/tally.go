@@ -8,7 +8,7 @@ import (
 
 // tallyRequest asks for no TCP_INFO, which is most of an answer.
 var tallyRequest = func() []byte {
-	b := tcpRequest(allStates &^ (1 << fact.TimeWait))
+	b := tcpRequest(heldStates)
 	const extensions = 3
 	b[headerLen+extensions] = 0
 	return b
