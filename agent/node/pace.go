@@ -12,17 +12,20 @@ const (
 
 	// What looks may take of a processor when all is well, one part in so many:
 	// 0.8 %, and 0.05 % where the kernel tells when to look, so that looks are only
-	// for what it does not tell.
-	calm = 125
-	told = 2000
+	// for what it does not tell. It does not tell who is back: while a peer is silent
+	// or doubted they may take 0.2 %.
+	calm    = 125
+	told    = 2000
+	doubted = 500
 
 	// budget is what they may take in the long run: 1 %.
 	budget = 100
 
-	// How far apart looks are at the most, in both cases. The second is for what the
+	// How far apart looks are at the most, in these cases. The second is for what the
 	// kernel told of and was lost.
-	slowest     = 3 * time.Second
-	slowestTold = 5 * time.Minute
+	slowest        = 3 * time.Second
+	slowestTold    = 5 * time.Minute
+	slowestDoubted = time.Minute
 
 	// spread is how many times what a look costs the next one is away at the least
 	// while something is suspicious: a verdict needs looks over a second or so, and
@@ -47,11 +50,18 @@ type pace struct {
 	cost, narrow time.Duration
 }
 
-// next returns how long to wait after a look at all sockets, or at those of some
-// peers, that took cost of a processor, and came so long after the one before.
-func (p *pace) next(since, cost time.Duration, narrow, suspicious bool) time.Duration {
+// shown is what a look was, and what came of it.
+type shown struct {
+	narrow     bool // it was one at the sockets of some peers
+	doubted    bool // peers are silent or leave something unanswered
+	suspicious bool
+}
+
+// next returns how long to wait after a look that took cost of a processor, and
+// came so long after the one before.
+func (p *pace) next(since, cost time.Duration, look shown) time.Duration {
 	usual := &p.cost
-	if narrow {
+	if look.narrow {
 		usual = &p.narrow
 	}
 	if *usual == 0 {
@@ -59,14 +69,16 @@ func (p *pace) next(since, cost time.Duration, narrow, suspicious bool) time.Dur
 	}
 	*usual += (cost - *usual) / 4
 	p.saved = min(p.saved+since/budget-cost, purse)
-	if suspicious {
+	if look.suspicious {
 		return max(p.affordable(*usual), min(*usual*spread, spreadMost), quickest)
 	}
-	share, longest := time.Duration(calm), slowest
-	if p.told {
-		share, longest = told, slowestTold
+	switch {
+	case !p.told:
+		return min(max(p.cost*calm, quickest), slowest)
+	case look.doubted:
+		return min(max(*usual*doubted, quickest), slowestDoubted)
 	}
-	return min(max(p.cost*share, quickest), longest)
+	return min(max(p.cost*told, quickest), slowestTold)
 }
 
 // affordable is how long it takes until a look of that cost before its time is

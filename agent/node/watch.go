@@ -52,29 +52,31 @@ type PeerWatch struct {
 	Passive bool
 
 	// Brief: a verdict is told at once, without whose the connections are and
-	// what the kernel would do, which takes a full look to find out.
+	// what the kernel would do, which takes a full look to find out; and with all
+	// TCP sockets, for whoever acts on it.
 	Brief bool
 }
 
 // WatchPeers looks at the TCP sockets again and again until ctx ends, and calls
-// tell with each verdict on a peer that falls or is lifted, and the look that
-// showed it, which is good until tell returns; first of all once with the first
-// look and no change. It needs no rights for the sockets of its own namespace;
-// the names of processes and the bounds need those of [Node.Look], pokes those of
-// [act.Poke], and what they need that is missing is in Blind of the first look.
-// It ends with the error of tell or of ctx, or when there is nothing to see at
-// all.
+// tell with each verdict on a peer that falls or is lifted, and a look that has the
+// sockets of that peer, with Brief all, and is good until tell returns; first of all
+// once with the first look and no change. It needs no rights for the sockets of its
+// own namespace; the names of processes and the bounds need those of [Node.Look],
+// pokes those of [act.Poke], and what they need that is missing is in Blind of the
+// first look. It ends with the error of tell or of ctx, or when there is nothing to
+// see at all.
 //
 // A look is a dump of the TCP sockets of the namespaces that have an address
 // beside loopback, and nothing else; all that a verdict is told with is looked up
 // when one falls. Where it is known whom it concerns it is a dump of the sockets of
 // these peers. Where BPF is to be had, the kernel tells when something is sent
 // again and when a keepalive probe goes out. Of probes, and of what is sent again
-// for the first time, one socket is looked at a moment later, and all when it still
-// waits. Without, looks come at a pace that takes 0.8 % of a processor, at least
-// every 3 s; with it they take 0.05 %, and come at least every 5 minutes. They come
-// every 125 ms while something is suspicious, or four times what one takes of a
-// processor apart, see [pace].
+// for the first time, one socket is looked at a moment later, and those of the peer
+// when it still waits. Without, looks come at a pace that takes 0.8 % of a processor,
+// at least every 3 s; with it they take 0.05 %, and come at least every 5 minutes, or
+// 0.2 % and every minute while a peer is silent. They come every 125 ms while
+// something is suspicious, or four times what one takes of a processor apart, see
+// [pace].
 //
 // Looks that failed are judged by nobody, and named in Blind of the next that did
 // not, which is told with or without a change. Ten in a row end the watch.
@@ -122,6 +124,7 @@ type peerWatch struct {
 
 	failures int
 	failure  error
+	untold   []verdict.Change // for want of a look to tell them with
 }
 
 // round looks once, and returns how long to wait for the next.
@@ -130,15 +133,11 @@ func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) 
 	about := w.concerned(begun)
 	m, err := w.glances.look(about)
 	if err != nil {
-		// Half of a peer's sockets could say that it is silent, so a look that
-		// failed is not judged, and the next one is late.
-		w.failure = err
-		if w.failures++; !w.told || w.failures == mostFailures {
-			return 0, err
-		}
-		return quickest, nil
+		return w.failed(err)
 	}
-	changes := w.detector.Look(m, w.within)
+	judged := m.Time
+	changes := append(w.untold, w.detector.Look(m, w.within)...)
+	w.untold = nil
 	if w.Looked != nil {
 		w.Looked()
 	}
@@ -150,21 +149,38 @@ func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) 
 		w.open.add(newQuestion(s.Netns, sockdiag.KeyOf(&s), m.Time))
 	}
 	cost := min(time.Since(begun), processorTime()-used)
+	if w.Brief && len(about) > 0 && len(changes) > 0 {
+		giveRoom(m)
+		if m, err = w.glances.look(nil); err != nil {
+			w.untold = changes
+			return w.failed(err)
+		}
+	}
 	if err := w.say(ctx, m, changes); err != nil {
 		return 0, err
 	}
 	giveRoom(m)
-	pause = w.speed.next(m.Time.Sub(w.looked), cost, len(about) > 0, w.alarm || w.detector.Suspicious())
+	pause = w.speed.next(judged.Sub(w.looked), cost, shown{narrow: len(about) > 0, doubted: len(w.detector.Doubted()) > 0, suspicious: w.alarm || w.detector.Suspicious()})
 	if w.Ask > 0 { // only a look shows who was not heard
 		pause = min(pause, max(w.Ask/8, w.speed.cost*calm, quickest))
 	}
 	// What this round did after its look is planned too, and so is the next
 	// look itself, as long as the processor takes for it.
-	w.looked, w.within, w.alarm, w.about = m.Time, pause+time.Since(m.Time)+cost, false, nil
+	w.looked, w.within, w.alarm, w.about = judged, pause+time.Since(judged)+cost, false, nil
 	if len(about) == 0 {
-		w.all = m.Time
+		w.all = judged
 	}
 	return pause, nil
+}
+
+// failed takes note of a look that could not be taken. Half of a peer's sockets could
+// say that it is silent, so such a look is not judged, and the next one is late.
+func (w *peerWatch) failed(err error) (pause time.Duration, ended error) {
+	w.failure = err
+	if w.failures++; !w.told || w.failures == mostFailures {
+		return 0, err
+	}
+	return quickest, nil
 }
 
 // concerned are the peers at which the next look is enough: those of whom the
@@ -192,7 +208,7 @@ func (w *peerWatch) say(ctx context.Context, m *fact.Machine, changes []verdict.
 		m.Blind = append(m.Blind, w.asker.blind()...)
 	}
 	if w.failures > 0 {
-		m.Blind = append(m.Blind, netns.Blindness("sockets", fmt.Errorf("%s be taken, so silences begin anew: %w", failed(w.failures), w.failure)))
+		m.Blind = append(m.Blind, netns.Blindness("sockets", fmt.Errorf("%s be taken, so silences begin anew: %w", notTaken(w.failures), w.failure)))
 	}
 	w.told, w.failures, w.failure = true, 0, nil
 	if !w.Brief {
@@ -201,7 +217,7 @@ func (w *peerWatch) say(ctx context.Context, m *fact.Machine, changes []verdict.
 	return w.tell(m, changes)
 }
 
-func failed(looks int) string {
+func notTaken(looks int) string {
 	if looks == 1 {
 		return "one look could not"
 	}
@@ -241,7 +257,7 @@ func (w *peerWatch) wait(ctx context.Context, pause time.Duration) error {
 			}
 		case r := <-w.asker.answers:
 			a := w.asker.take(r)
-			if w.detector.Hear(a); a.Silent {
+			if w.detector.Hear(a); a.Silent || a.Alive && r.silent { // a verdict falls, or is lifted
 				due.Reset(0)
 			}
 		case said := <-w.words:

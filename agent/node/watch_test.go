@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -250,6 +251,37 @@ func TestWatchPeersEnds(t *testing.T) {
 	err = n.WatchPeers(context.Background(), PeerWatch{Of: Namespaces{inode: 1, text: "blue"}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "blue is gone") {
 		t.Errorf("a namespace that is gone: %v", err)
+	}
+}
+
+// Whoever acts on a verdict is given all sockets, also where the look that brought
+// it was one at those of the peer alone: whether another peer was heard decides.
+func TestWatchPeersBriefHasAll(t *testing.T) {
+	t.Parallel()
+	c := connected(t, 40, net.KeepAliveConfig{Enable: true, Idle: time.Minute})
+	pod, err := ParseNamespaces(c.pod.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := New()
+	defer n.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	enough := errors.New("enough")
+	c.beat(t, time.Second)
+	unplug := time.AfterFunc(5*time.Second, c.node.Unplug) // the kernel is listened to by then
+	defer unplug.Stop()
+	err = n.WatchPeers(ctx, PeerWatch{Of: pod, Brief: true}, func(m *fact.Machine, changes []verdict.Change) error {
+		if len(changes) == 0 {
+			return nil
+		}
+		if !slices.ContainsFunc(m.Sockets, func(s fact.Socket) bool { return s.State == fact.Listen }) {
+			t.Errorf("%+v is told with %d sockets, among which is no listener", changes, len(m.Sockets))
+		}
+		return enough
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("the watch ended with %v", err)
 	}
 }
 
