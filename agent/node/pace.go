@@ -12,20 +12,20 @@ const (
 
 	// What looks may take of a processor when all is well, one part in so many:
 	// 0.8 %, and 0.05 % where the kernel tells when to look, so that looks are only
-	// for what it does not tell. It does not tell who is back: while a peer is silent
-	// or doubted they may take 0.2 %.
-	calm    = 125
-	told    = 2000
-	doubted = 500
+	// for what it does not tell. It does not tell who is back, nor that the one
+	// namespace that is watched is gone: for that they may take 0.2 %.
+	calm   = 125
+	told   = 2000
+	untold = 500
 
 	// budget is what they may take in the long run: 1 %.
 	budget = 100
 
 	// How far apart looks are at the most, in these cases. The second is for what the
 	// kernel told of and was lost.
-	slowest        = 3 * time.Second
-	slowestTold    = 5 * time.Minute
-	slowestDoubted = time.Minute
+	slowest       = 3 * time.Second
+	slowestTold   = 5 * time.Minute
+	slowestUntold = time.Minute
 
 	// spread is how many times what a look costs the next one is away at the least
 	// while something is suspicious: a verdict needs looks over a second or so, and
@@ -53,7 +53,7 @@ type pace struct {
 // shown is what a look was, and what came of it.
 type shown struct {
 	narrow     bool // it was one at the sockets of some peers
-	doubted    bool // peers are silent or leave something unanswered
+	untold     bool // something may come of which the kernel does not tell
 	suspicious bool
 }
 
@@ -75,8 +75,8 @@ func (p *pace) next(since, cost time.Duration, look shown) time.Duration {
 	switch {
 	case !p.told:
 		return min(max(p.cost*calm, quickest), slowest)
-	case look.doubted:
-		return min(max(*usual*doubted, quickest), slowestDoubted)
+	case look.untold:
+		return min(max(*usual*untold, quickest), slowestUntold)
 	}
 	return min(max(p.cost*told, quickest), slowestTold)
 }

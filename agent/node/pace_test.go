@@ -30,9 +30,9 @@ func TestPace(t *testing.T) {
 func TestPaceForWhoIsBack(t *testing.T) {
 	p := pace{told: true, saved: purse}
 	p.next(0, 200*time.Millisecond, shown{})
-	for cost, want := range map[time.Duration]time.Duration{10 * time.Millisecond: 5 * time.Second, time.Second: slowestDoubted} {
+	for cost, want := range map[time.Duration]time.Duration{10 * time.Millisecond: 5 * time.Second, time.Second: slowestUntold} {
 		p.narrow = 0
-		if got := p.next(0, cost, shown{narrow: true, doubted: true}); got != want {
+		if got := p.next(0, cost, shown{narrow: true, untold: true}); got != want {
 			t.Errorf("a look at one peer that costs %v: the next in %v, want %v", cost, got, want)
 		}
 	}
