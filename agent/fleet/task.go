@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -237,9 +235,7 @@ func (t *task) copy(ctx context.Context, c *Copy) error {
 	var result sftp.Result
 	if c.Get {
 		local := strings.ReplaceAll(c.Local, HostName, t.host)
-		if err := os.MkdirAll(filepath.Dir(local), 0o777); err != nil {
-			return &ssh.Error{Phase: sftp.Copying, Host: t.host, Err: err}
-		}
+		how.Parents = true
 		result, err = files.Get(ctx, c.Remote, local, how)
 	} else {
 		result, err = files.Put(ctx, c.Local, c.Remote, how)

@@ -32,6 +32,9 @@ type Copy struct {
 	// Sync waits until the copy is on the disk, where the server can tell, before
 	// it takes the target's name.
 	Sync bool
+	// Parents has Get make the directories that the target is to be in, once it
+	// knows that the source is there and can be read. Put makes none.
+	Parents bool
 	// OutsideLinks has Get make symbolic links too that lead out of the tree, or
 	// may. Otherwise they are left out.
 	OutsideLinks bool

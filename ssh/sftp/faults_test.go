@@ -212,6 +212,7 @@ func TestPermissionDenied(t *testing.T) {
 	}
 	client := d.dial(t)
 	c := open(t, client, sftp.Options{})
+	dir := t.TempDir()
 	for _, try := range []func() (sftp.Result, error){
 		func() (sftp.Result, error) {
 			return c.Put(t.Context(), "/etc/hostname", "/etc/lifeline-test", sftp.Copy{})
@@ -220,6 +221,12 @@ func TestPermissionDenied(t *testing.T) {
 			return c.Put(t.Context(), "/etc/hostname", "/etc/lifeline-test", sftp.Copy{Resume: true})
 		},
 		func() (sftp.Result, error) { return c.Get(t.Context(), "/etc/shadow", t.TempDir(), sftp.Copy{}) },
+		func() (sftp.Result, error) {
+			return c.Get(t.Context(), "/etc/shadow", filepath.Join(dir, "none/x"), sftp.Copy{Parents: true})
+		},
+		func() (sftp.Result, error) {
+			return c.Get(t.Context(), "/root", filepath.Join(dir, "none/x"), sftp.Copy{Tree: true, Parents: true})
+		},
 		func() (sftp.Result, error) {
 			return c.Get(t.Context(), "/root", filepath.Join(t.TempDir(), "x"), sftp.Copy{Tree: true})
 		},
@@ -233,4 +240,11 @@ func TestPermissionDenied(t *testing.T) {
 	if _, err := c.Get(t.Context(), "/etc/passwd", t.TempDir(), sftp.Copy{}); err != nil {
 		t.Error(err)
 	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("directories were made for copies that could not begin: %v, %v", left, err)
+	}
+	if _, err := c.Get(t.Context(), "/etc/passwd", filepath.Join(dir, "a/b"), sftp.Copy{Parents: true}); err != nil {
+		t.Error(err)
+	}
+	equal(t, "/etc/passwd", filepath.Join(dir, "a/b"))
 }

@@ -32,7 +32,15 @@ func (j *job) get(ctx context.Context, remote, local string) error {
 	switch {
 	case there.kind().IsDir() && !j.how.Tree:
 		return fmt.Errorf("%q is a directory: say that the whole tree is meant", remote)
-	case there.kind().IsDir():
+	case !there.kind().IsDir() && there.kind() != 0:
+		return fmt.Errorf("%q is no regular file", remote)
+	}
+	if j.how.Parents {
+		if err := j.parents(ctx, remote, there, filepath.Dir(local)); err != nil {
+			return err
+		}
+	}
+	if there.kind().IsDir() {
 		if err := os.Mkdir(local, there.perm()|0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -42,8 +50,6 @@ func (j *job) get(ctx context.Context, remote, local string) error {
 		}
 		defer root.Close()
 		return j.getTree(ctx, remote, there, root, ".", 0)
-	case there.kind() != 0:
-		return fmt.Errorf("%q is no regular file", remote)
 	}
 	if info, err := os.Stat(local); err == nil && info.IsDir() {
 		name := path.Base(remote)
@@ -58,6 +64,26 @@ func (j *job) get(ctx context.Context, remote, local string) error {
 	}
 	defer root.Close()
 	return j.getFile(ctx, remote, root, filepath.Base(local))
+}
+
+// parents makes the directory that the copy is to be in. A source that cannot be read
+// leaves none behind.
+func (j *job) parents(ctx context.Context, remote string, there attrs, dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if there.kind().IsDir() {
+		if _, err := j.list(ctx, remote); err != nil {
+			return of(remote, err)
+		}
+	} else {
+		h, err := j.open(ctx, remote, openRead, attrs{})
+		if err != nil {
+			return of(remote, err)
+		}
+		j.closeAnyway(ctx, h)
+	}
+	return os.MkdirAll(dir, 0o777)
 }
 
 // getTree copies what is in a directory into one that is there.

@@ -96,9 +96,12 @@ func TestSSHCopyAndCommand(t *testing.T) {
 	if out != "" || !strings.HasPrefix(errs, "web1: it has no directory /nowhere; at: --put "+d.file("a")+"\n1 host: 1 failed; 0 files, ") || code != exitFindings {
 		t.Errorf("%q, %q, %d", out, errs, code)
 	}
-	_, errs, code = d.ssh(t, "web1", "--get", "/nowhere")
+	_, errs, code = d.ssh(t, "web1", "--get", "/nowhere:"+d.file("got"))
 	if !strings.HasPrefix(errs, "web1: \"/nowhere\": the server says: no such file") || code != exitFindings {
 		t.Errorf("%q, %d", errs, code)
+	}
+	if _, err := os.Lstat(d.file("got")); !os.IsNotExist(err) {
+		t.Errorf("a copy that could not begin left a directory behind: %v", err)
 	}
 	_, errs, code = d.ssh(t, "c1", "--", "true") // it only copies
 	if code != exitFindings && code != exitTimedOut {
