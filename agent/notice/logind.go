@@ -33,6 +33,9 @@ const (
 	// busTime is how long the bus may take for one answer.
 	busTime = 10 * time.Second
 
+	// lateTime is how long is waited for an answer that nobody wants any more.
+	lateTime = time.Second
+
 	// defaultDelay is for how long logind waits for who delays a shutdown, where it
 	// does not say.
 	defaultDelay = 5 * time.Second
@@ -109,9 +112,7 @@ func (l *Logind) say(err error) {
 // session is one connection to the bus. It returns nil when it is not wanted any
 // more; met is that logind was there.
 func (l *Logind) session(ctx context.Context, wanted func() bool, changed <-chan struct{}) (met bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn, err := l.connect(ctx, cancel)
+	conn, err := l.connect(ctx)
 	if err != nil {
 		return false, fmt.Errorf("no notice of a shutdown by systemd: %w", err)
 	}
@@ -146,14 +147,17 @@ func (l *Logind) session(ctx context.Context, wanted func() bool, changed <-chan
 	}
 }
 
-// connect connects, within a bound, to a bus that is closed when ctx ends.
-func (l *Logind) connect(ctx context.Context, cancel func()) (*dbus.Conn, error) {
-	late := time.AfterFunc(busTime, cancel)
+// connect connects within a bound. The connection outlives ctx, until the caller
+// closes it: what is still to come may be a lock.
+func (l *Logind) connect(ctx context.Context) (*dbus.Conn, error) {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	late := time.AfterFunc(busTime, end)
 	defer late.Stop()
+	defer context.AfterFunc(ctx, end)()
 	if l.Address == "" {
-		return dbus.ConnectSystemBus(dbus.WithContext(ctx))
+		return dbus.ConnectSystemBus(dbus.WithContext(life))
 	}
-	return dbus.Connect(l.Address, dbus.WithContext(ctx))
+	return dbus.Connect(l.Address, dbus.WithContext(life))
 }
 
 // begin asks for the signals, and takes the lock.
@@ -199,12 +203,13 @@ func inhibit(ctx context.Context, manager dbus.BusObject) (fd dbus.UnixFD, err e
 		return fd, err
 	case <-ctx.Done():
 	}
-	go func() { // until the connection ends, which is soon
-		var nobodys dbus.UnixFD
-		if late := <-call.Done; late.Store(&nobodys) == nil {
-			_ = unix.Close(int(nobodys))
+	select {
+	case <-call.Done:
+		if call.Store(&fd) == nil {
+			_ = unix.Close(int(fd))
 		}
-	}()
+	case <-time.After(lateTime): // the caller closes the connection, and the kernel what is on its way
+	}
 	return 0, ctx.Err()
 }
 

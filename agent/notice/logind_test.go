@@ -25,6 +25,7 @@ type listener struct {
 	said    chan error
 	waits   chan time.Duration
 	changed chan struct{}
+	end     func() // tells it to end
 }
 
 func listenTo(t *testing.T, socket string, wanted func() bool) *listener {
@@ -38,6 +39,7 @@ func listenTo(t *testing.T, socket string, wanted func() bool) *listener {
 			}
 		}}
 	ctx, cancel := context.WithCancel(context.Background())
+	l.end = cancel
 	ended := make(chan error, 1)
 	go func() { ended <- l1.Run(ctx, wanted, l.changed) }()
 	t.Cleanup(func() {
@@ -115,6 +117,19 @@ func TestShutdownIsBounded(t *testing.T) {
 	m.Say(true)
 	next(t, l.going)
 	lock.Released(t) // nobody says that it is done
+}
+
+// A lock that comes when the agent has been told to end is given back.
+func TestLockComesLate(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "bus")
+	logind.StartBus(t, socket)
+	var l *listener
+	started := make(chan struct{})
+	m := logind.Start(t, socket, &logind.Manager{Before: func() { <-started; l.end(); time.Sleep(10 * time.Millisecond) }})
+	l = listenTo(t, socket, always)
+	close(started)
+	m.Lock().Released(t)
 }
 
 // The bus is started later, restarted, and logind too.

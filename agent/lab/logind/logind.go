@@ -72,6 +72,8 @@ type Manager struct {
 	Going  bool          // the machine goes down already
 	Delay  time.Duration // InhibitDelayMaxSec; 0 = 3 s, below 0 = infinity
 
+	Before func() // runs before a lock is given; may be nil
+
 	Locks chan *Lock // that were given
 	t     T
 	conn  *dbus.Conn
@@ -114,6 +116,9 @@ func (m *Manager) Inhibit(what, who, why, mode string) (dbus.UnixFD, *dbus.Error
 	}
 	if m.Refuse {
 		return 0, dbus.NewError("org.freedesktop.DBus.Error.AccessDenied", []any{"no"})
+	}
+	if m.Before != nil {
+		m.Before()
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
