@@ -51,13 +51,15 @@ func explain(err error) *Error {
 	if versionErr != nil {
 		version = 5<<16 | 11<<8
 	}
-	return explainOn(version, err)
+	held := capability.Held(unix.CAP_SYS_ADMIN) || capability.Held(unix.CAP_BPF) && capability.Held(unix.CAP_PERFMON) && capability.Held(unix.CAP_NET_ADMIN)
+	return explainOn(version, held, err)
 }
 
-// explainOn is explain on a kernel of that version. The verifier's EACCES is no
-// matter of rights, so only EPERM counts as such.
-func explainOn(version uint32, err error) *Error {
-	held := capability.Held(unix.CAP_SYS_ADMIN) || capability.Held(unix.CAP_BPF) && capability.Held(unix.CAP_PERFMON) && capability.Held(unix.CAP_NET_ADMIN)
+// explainOn is explain on a kernel of that version, for one who holds the rights or
+// does not. The verifier's EACCES is no matter of rights, so only EPERM counts as
+// such; but without them the loader's own trials fail, too, and it takes that for
+// what the kernel cannot do.
+func explainOn(version uint32, held bool, err error) *Error {
 	var refused *ebpf.VerifierError
 	switch {
 	case version < 5<<16|10<<8:
@@ -66,7 +68,7 @@ func explainOn(version uint32, err error) *Error {
 		return &Error{fmt.Errorf("%w here: memory for BPF is limited: %v", errors.ErrUnsupported, err), needsMemory}
 	case errors.Is(err, unix.EPERM) && held:
 		return &Error{fmt.Errorf("%w: %v", fs.ErrPermission, err), capability.Policy}
-	case errors.Is(err, unix.EPERM): // the rest of the chain guesses at other reasons
+	case !held && (errors.Is(err, unix.EPERM) || errors.Is(err, ebpf.ErrNotSupported)): // the rest of the chain guesses at other reasons
 		return &Error{fmt.Errorf("%w: bpf(2)", fs.ErrPermission), capability.Missing(Capabilities, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN)}
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, fs.ErrNotExist), errors.As(err, &refused):
 		return &Error{fmt.Errorf("%w: %v", errors.ErrUnsupported, err), needsKernel}

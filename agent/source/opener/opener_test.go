@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,9 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/source/gosym"
@@ -424,14 +428,19 @@ func BenchmarkConnect(b *testing.B) {
 func TestErrorsSayWhatHelps(t *testing.T) {
 	for _, c := range []struct {
 		version uint32
+		held    bool
 		err     error
 		is      error
 	}{
-		{5 << 16, errors.New("x"), errors.ErrUnsupported},
-		{6 << 16, os.ErrNotExist, errors.ErrUnsupported},
-		{6 << 16, os.ErrPermission, nil},
+		{5 << 16, true, errors.New("x"), errors.ErrUnsupported},
+		{6 << 16, true, os.ErrNotExist, errors.ErrUnsupported},
+		{6 << 16, true, os.ErrPermission, nil},
+		{6 << 16, true, unix.EPERM, fs.ErrPermission},
+		{6 << 16, true, fmt.Errorf("map %w", ebpf.ErrNotSupported), errors.ErrUnsupported},
+		{6 << 16, false, unix.EPERM, fs.ErrPermission},
+		{6 << 16, false, fmt.Errorf("map %w", ebpf.ErrNotSupported), fs.ErrPermission},
 	} {
-		got := explainOn(c.version, c.err)
+		got := explainOn(c.version, c.held, c.err)
 		if c.is != nil && !errors.Is(got, c.is) || Blind(got).Source != "openers" || !strings.HasPrefix(got.Error(), "who opens sockets, by BPF: ") {
 			t.Errorf("%d %v: %v", c.version, c.err, got)
 		}
