@@ -119,7 +119,7 @@ var layers = []layer{
 	{"agent/act/run/proxy", library, nil, "an HTTP proxy that resolves names, where seccomp is not to be had"},
 	{"agent/act/evac", library, []string{"agent/fact", "agent/source/conntrack", "agent/source/route", netlink, xsys}, "resets the flows that a node forwards, before it goes"},
 	{"agent/act/tune", library, []string{"agent/act", "agent/fact", "agent/census", "agent/source/*", "bound", ebpf, xsys}, "shortens keepalive of running programs, and gives it back"},
-	{"agent/cmd/lifeline", command, []string{"bound", "ssh", "ssh/sftp", "ssh/sshconf", "agent/*", "agent/act/*", "agent/act/run/*", "agent/source/*", "agent/top/tty", "agent/lab/*", "names", "names/getaddrinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
+	{"agent/cmd/lifeline", command, []string{"bound", "ssh", "ssh/sftp", "ssh/sshconf", "agent/*", "agent/act/*", "agent/act/run/*", "agent/source/*", "agent/source/procfs/bounded", "agent/top/tty", "agent/lab/*", "names", "names/getaddrinfo", "github.com/spf13/cobra", "github.com/spf13/pflag", xsys}, "the command"},
 	{"agent/verdict/gen", command, []string{"agent/verdict", "agent/fact"}, "writes docs/findings.md from the rules"},
 	{"agent/lab", support, []string{".", "bound", "names", "names/getaddrinfo", "ssh", "internal/need", "internal/leakcheck", xcrypto, xnet, xsys}, "machines to test on: namespaces, wires, ends"},
 	{"agent/lab/pty", support, []string{xsys}, "a terminal with nobody at it"},

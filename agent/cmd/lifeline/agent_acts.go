@@ -21,6 +21,7 @@ import (
 	"github.com/lifeline-go/lifeline/agent/policy"
 	"github.com/lifeline-go/lifeline/agent/profile"
 	"github.com/lifeline-go/lifeline/agent/show"
+	"github.com/lifeline-go/lifeline/agent/source/procfs/bounded"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
 	"github.com/lifeline-go/lifeline/agent/web"
@@ -103,10 +104,8 @@ func (a *agentActs) run(ctx context.Context, told bool) error {
 		parts.Go(func() { a.hear(ctx) })
 	}
 	<-ctx.Done()
-	if a.shutdownFile != "" && a.MayEvac() {
-		if _, err := os.Stat(a.shutdownFile); err == nil {
-			_, _ = a.Evac(context.WithoutCancel(ctx), "told to end while "+a.shutdownFile+" is there", 0) // what came of it is told
-		}
+	if a.shutdownFile != "" && a.MayEvac() && a.isThere(a.shutdownFile) {
+		_, _ = a.Evac(context.WithoutCancel(ctx), "told to end while "+a.shutdownFile+" is there", 0) // what came of it is told
 	}
 	parts.Wait()
 	err := a.Close() // nothing is done from here on
@@ -116,6 +115,16 @@ func (a *agentActs) run(ctx context.Context, told bool) error {
 	case <-time.After(lastWords):
 	}
 	return err
+}
+
+// isThere reports that a file is there. Where its file system does not answer nobody
+// knows, and nothing is done.
+func (a *agentActs) isThere(path string) bool {
+	_, err := bounded.Do(new(bounded.Calls), path, func() (os.FileInfo, error) { return os.Stat(path) })
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		a.log.Warn("nobody knows whether this machine goes: nothing is evacuated", "shutdown_file", path, "error", err.Error())
+	}
+	return err == nil
 }
 
 func (a *agentActs) heardOfLogind(err error) {

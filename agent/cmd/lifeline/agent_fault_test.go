@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/lifeline-go/lifeline/agent/lab"
@@ -130,6 +131,36 @@ func TestAgentStuckHistory(t *testing.T) {
 		t.Error("it says that a history is written")
 	}
 	w.end()
+}
+
+// The file that would say that the machine goes lies on a file server that does not
+// answer: the agent ends when it is told to, evacuates nothing, and says why.
+func TestAgentStuckShutdownFile(t *testing.T) {
+	t.Parallel()
+	r, asks, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer asks.Close()
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/policy.yaml", []byte("acts:\n  evac: {on: shutdown}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := faulty(t, apart(t), "none", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\n"+
+		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server\n"+
+		`set -- "$@" --passive=false --policy %[1]s/policy.yaml --audit %[1]s/audit.jsonl --socket %[1]s/agent.sock --shutdown-file %[1]s/server/going`, dir), asks)
+	w.others()
+	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if e := w.next("nobody knows whether this machine goes: nothing is evacuated"); !strings.Contains(e.Error, "did not return within 1s") {
+		t.Errorf("%+v", e)
+	}
+	w.end()
+	if acts, err := os.ReadFile(dir + "/audit.jsonl"); err == nil && len(acts) > 0 {
+		t.Errorf("it did %s", acts)
+	}
 }
 
 // Without the rights for BPF: owners come from /proc, the leak watch says what it

@@ -79,6 +79,9 @@ func (w *watcher) next(msg string) (e event) {
 	for e.Msg != msg {
 		e = event{}
 		if err := w.log.Decode(&e); err != nil {
+			_ = w.cmd.Process.Kill() // then all is there that it said
+			_ = w.cmd.Wait()
+			w.ended = true
 			w.t.Fatalf("it ended before it said %q: %v\n%s", msg, err, w.errs.String())
 		}
 	}
