@@ -47,21 +47,27 @@ func follow(test int) (stop func()) {
 	}
 }
 
-// allowance is for how long all goroutines may be looked at before it is weighed
-// what that takes.
-const allowance = 250 * time.Millisecond
+const (
+	// allowance is for how long all goroutines may be looked at before it is weighed
+	// what that takes.
+	allowance = 250 * time.Millisecond
+
+	// effort is how many bytes about them may be read before it is: where much else
+	// runs, even the quickest look has waited for its turn.
+	effort = 4 << 20
+)
 
 // remember keeps the origin of an entry. It runs on the goroutine that opens it.
 //
 // To look at all goroutines takes its time. Where that has taken more than a tenth
-// of all time, and [allowance], it looks at this one only, and not even that when nobody asks whose
-// the connection is. All looks count as if they had been as quick as the quickest:
+// of all time, [allowance] and [effort], it looks at this one only, and not even that
+// when nobody asks whose the connection is. All looks count as if they had been as quick as the quickest:
 // on a busy machine one may wait long for its turn.
 func remember(e ledger.Entry) {
 	began := time.Now()
 	origins.Lock()
 	spent := time.Duration(float64(origins.read) * origins.pace)
-	thorough, light := spent <= time.Since(origins.began)/10+allowance, origins.tests > 0
+	thorough, light := origins.read < effort || spent <= time.Since(origins.began)/10+allowance, origins.tests > 0
 	origins.Unlock()
 	var o origin
 	var read int
