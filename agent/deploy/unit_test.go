@@ -173,7 +173,7 @@ func boot(t *testing.T) *machine {
 func (m *machine) run(program string, args ...string) string {
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-a", "-t", strconv.Itoa(m.pid), program}, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"-a", "--root", "--wd", "-t", strconv.Itoa(m.pid), program}, args...)...)
 	cmd.Env = []string{path}
 	out, _ := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out))
@@ -211,7 +211,7 @@ func TestUnitRuns(t *testing.T) {
 	t.Parallel()
 	m := boot(t)
 	for i, private := range []string{"no", "yes"} {
-		said := m.run("systemd-run", "--quiet", fmt.Sprint("--unit=opens-", i), "--uid=1000", "--property=PrivateNetwork="+private, "/usr/bin/python3", "-c", opens)
+		said := m.run("systemd-run", "--quiet", fmt.Sprint("--unit=opens-", i), "--uid=daemon", "--property=PrivateNetwork="+private, "/usr/bin/python3", "-c", opens)
 		if said != "" {
 			t.Fatal(said)
 		}

@@ -108,15 +108,19 @@ func TestKeeperKilled(t *testing.T) {
 // processes returns those of the bed that the test binary is, with this role.
 func (b *bed) processes(role string) (pids []int) {
 	entries, _ := os.ReadDir("/proc")
+	self, err := os.Stat(b.binary())
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
 		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
-		exe, _ := os.Readlink(filepath.Join("/proc", entry.Name(), "exe"))
+		exe, err := os.Stat(filepath.Join("/proc", entry.Name(), "exe"))
 		words := strings.Split(string(line), "\x00")
-		if exe == b.binary() && len(words) > 1 && words[1] == role {
+		if err == nil && os.SameFile(exe, self) && len(words) > 1 && words[1] == role {
 			pids = append(pids, pid)
 		}
 	}
