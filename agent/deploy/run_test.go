@@ -33,11 +33,11 @@ func TestRun(t *testing.T) {
 		return string(out), cmd.ProcessState.ExitCode()
 	}
 	t.Cleanup(func() { agent("stop") })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at := need.Address(t)
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := l.Addr().String()
 	if said, code := agent("start", at); code == 0 || said != "make run: another program listens on "+at+": make run LISTEN=127.0.0.1:7118\n" {
 		t.Errorf("on a port that is taken: exit code %d, %s", code, said)
 	}

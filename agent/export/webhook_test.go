@@ -16,6 +16,7 @@ import (
 	"github.com/lifeline-go/lifeline"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/verdict"
+	"github.com/lifeline-go/lifeline/internal/need"
 )
 
 // receiver is an Alertmanager that keeps what it is told, and answers as it is
@@ -206,18 +207,14 @@ func TestReceiverThatIsSlow(t *testing.T) {
 // TestReceiverThatIsDeadAndComesBack: the last that was to be said is what it
 // hears.
 func TestReceiverThatIsDeadAndComesBack(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	ln.Close()
+	address := need.Address(t)
 	w := start(t, &Webhook{URL: "http://" + address + "/api/v2/alerts"})
 	f := finding("a", "S001", verdict.Silence, verdict.Fail, 1)
 	w.Tell(at(0, f))
 	until(t, "a request fails", func() bool { return w.Stats().Failed > 0 })
 
-	if ln, err = net.Listen("tcp", address); err != nil {
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
 		t.Fatal(err)
 	}
 	r := &receiver{alerts: make(map[string]alert)}

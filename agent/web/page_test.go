@@ -13,6 +13,7 @@ import (
 
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/web/chromium"
+	"github.com/lifeline-go/lifeline/internal/need"
 )
 
 // sockets is how many the machine of the page's tests has.
@@ -235,7 +236,7 @@ func testRestart(t *testing.T, b *chromium.Browser) {
 		mu.Unlock()
 		now.ServeHTTP(w, r)
 	})
-	at, stop := servingAt(t, "127.0.0.1:0", handler)
+	at, stop := servingAt(t, need.Address(t), handler)
 	p := opened(t, b, at, "overview")
 	first.tell(func(s *state.State) { s.Host = "renamed.example" })
 	p.Has("renamed.example")

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
+	"github.com/lifeline-go/lifeline/internal/need"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -282,12 +283,7 @@ func certificate(t *testing.T) tls.Certificate {
 
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := netip.MustParseAddrPort(ln.Addr().String())
-	ln.Close()
+	addr := netip.MustParseAddrPort(need.Address(t))
 	q := query(t, "db.corp.", dnsmessage.TypeA, false)
 	for _, transport := range []Transport{UDP, TCP, TLS} {
 		if _, err := Exchange(t.Context(), transport, addr, q); !errors.Is(err, syscall.ECONNREFUSED) {

@@ -22,3 +22,10 @@ func Port(t T) int {
 	t.Fatalf("no port is free from %d to %d", first, last)
 	return 0
 }
+
+// Address returns 127.0.0.1 with such a port: where one program after another may
+// listen, or nobody at first.
+func Address(t T) string {
+	t.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(Port(t)))
+}

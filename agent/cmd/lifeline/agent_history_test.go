@@ -29,7 +29,7 @@ var agentKills = flag.Int("kills", 4, "how often TestAgentKilledAtAnyMoment kill
 // keeping starts an agent with a history that looks at a network namespace.
 func keeping(t *testing.T, netns, path string) *watcher {
 	t.Helper()
-	return watching(t, nil, exec.Command("lifeline", "agent", "--listen", "127.0.0.1:0", "--passive", "--json", "--netns", netns, "--history", path))
+	return watching(t, nil, exec.Command("lifeline", "agent", "--listen", need.Address(t), "--passive", "--json", "--netns", netns, "--history", path))
 }
 
 // span asks what the history holds until that fits.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,16 +11,12 @@ import (
 	"github.com/lifeline-go/lifeline/agent/node"
 	"github.com/lifeline-go/lifeline/agent/state"
 	"github.com/lifeline-go/lifeline/agent/web"
+	"github.com/lifeline-go/lifeline/internal/need"
 )
 
 // Without an agent, or with something else there, it says so at once.
 func TestAgentStatusWithoutAgent(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := "http://" + l.Addr().String()
-	l.Close()
+	nobody := "http://" + need.Address(t)
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
 	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

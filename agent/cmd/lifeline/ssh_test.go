@@ -119,7 +119,7 @@ func (d *sshd) listen(t *testing.T, name, startups string, more ...string) (port
 		}
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", "127.0.0.4:"+port)
+		conn, err := net.Dial("tcp", "127.0.0.1:"+port) // sshd listens on the address last that it is told first
 		if err == nil {
 			conn.Close()
 			return port, cmd.Process

@@ -97,6 +97,8 @@ func (w *viewer) ends(code int) {
 func agentOn(t *testing.T, netns, listen string) (*exec.Cmd, string) {
 	t.Helper()
 	cmd := exec.Command(quick(t), "agent", "--listen", listen, "--passive", "--json", "--netns", netns, "--history", t.TempDir()+"/history.db")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +111,8 @@ func agentOn(t *testing.T, netns, listen string) (*exec.Cmd, string) {
 	d := json.NewDecoder(out)
 	for e.Msg != "watching" {
 		if err := d.Decode(&e); err != nil {
-			t.Fatal(err)
+			_ = cmd.Wait()
+			t.Fatalf("the agent ended before it watched: %v: %s", err, errs.Bytes())
 		}
 	}
 	go func() { // until it ends
@@ -125,7 +128,7 @@ func TestTopOfAgent(t *testing.T) {
 	t.Parallel()
 	full := nearlyFull(t)
 	netns := apart(t)
-	agent, page := agentOn(t, netns, "127.0.0.1:0")
+	agent, page := agentOn(t, netns, need.Address(t))
 	w := watch(t, exec.Command("lifeline", "top", "--agent", page))
 	w.until("agent at " + strings.TrimPrefix(page, "http://"))
 	w.until("kept")
@@ -146,6 +149,7 @@ func TestTopOfAgent(t *testing.T) {
 	if err := agent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	_ = agent.Wait() // until then it may still listen
 	w.until("NO AGENT for ")
 	w.until("since ")
 	agentOn(t, netns, strings.TrimPrefix(page, "http://"))

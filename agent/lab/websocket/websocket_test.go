@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
+	"github.com/lifeline-go/lifeline/internal/need"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -37,7 +38,7 @@ func events(t *testing.T) (io.Writer, func() Event) {
 // heartbeats, and each learns of the end of the other.
 func TestEnds(t *testing.T) {
 	const connections = 5
-	addr := free(t)
+	addr := need.Address(t)
 	ctx, stop := context.WithCancel(t.Context())
 	out, serverSays := events(t)
 	served := make(chan error, 1)
@@ -77,7 +78,7 @@ func TestEnds(t *testing.T) {
 
 // Clients of which one cannot connect do not wait for the others.
 func TestServerGoes(t *testing.T) {
-	addr := free(t)
+	addr := need.Address(t)
 	ctx, stop := context.WithCancel(t.Context())
 	out, serverSays := events(t)
 	go RunServer(ctx, addr, 0, out)
@@ -92,7 +93,7 @@ func TestServerGoes(t *testing.T) {
 }
 
 func TestNobodyListens(t *testing.T) {
-	addr := free(t)
+	addr := need.Address(t)
 	err := RunClients(t.Context(), "ws://"+addr, "", 3, 0, io.Discard)
 	if err == nil || cause(err) != "connection refused" {
 		t.Errorf("got %v, want connection refused", err)
@@ -120,15 +121,4 @@ func TestCause(t *testing.T) {
 			t.Errorf("%v: got %q, want %q", err, got, want)
 		}
 	}
-}
-
-// free returns an address of the loopback that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
-	return ln.Addr().String()
 }
