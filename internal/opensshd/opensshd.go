@@ -84,19 +84,33 @@ func Start(t T, options ...string) *Server {
 	return s
 }
 
-// await waits until it listens.
+// await waits until it answers, and until the process that did so is gone: who
+// freezes or counts its processes has those of the test only.
 func (s *Server) await(t T) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", s.Addr)
-		if err == nil {
-			conn.Close()
-			return
-		}
+	err := s.greeted()
+	for deadline := time.Now().Add(10 * time.Second); err != nil || len(s.Family()) > 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("sshd does not listen: %v", err)
+			t.Fatalf("sshd does not answer, or has done so and still does: %v", err)
+		}
+		if err != nil {
+			err = s.greeted()
 		}
 	}
+}
+
+// greeted asks it for its greeting, which a process of its own sends.
+func (s *Server) greeted() error {
+	conn, err := net.Dial("tcp", s.Addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 // Family returns its processes, the one that listens first.
