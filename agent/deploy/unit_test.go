@@ -237,6 +237,9 @@ func TestUnitRuns(t *testing.T) {
 	if said := m.run("journalctl", "-u", "lifeline", "--no-pager", "-o", "cat", "--grep", "level=WARN"); strings.Contains(strings.ReplaceAll(said, `msg="cannot be seen"`, ""), "level=WARN msg") {
 		t.Errorf("it warns:\n%s", said)
 	}
+	if said := m.run("systemctl", "show", "-P", "StatusText", "lifeline"); said == "" {
+		t.Error("systemctl status says nothing of how things stand")
+	}
 	m.run("sh", "-c", "echo 'ignore: {code: 1}' >/etc/lifeline/policy.yaml")
 	m.run("systemctl", "reload", "lifeline")
 	m.state("the policy with an error", func(s *state.State) bool { return strings.Contains(s.Agent.Policy.Error, "line 1") })

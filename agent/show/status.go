@@ -51,11 +51,35 @@ func Status(w io.Writer, st *state.State, s Style) {
 		}
 		p.line("")
 	}
-	p.line(statusSummary(st, open))
+	text, unseen := statusSummary(st, open)
+	if unseen != "" {
+		unseen += " above"
+	}
+	p.line(text + unseen + ".")
+}
+
+// Summary is the last line of [Status] where it stands alone: how many findings are
+// open, the worst of them, and how much could not be seen.
+func Summary(st *state.State) string {
+	open, worst := 0, (*state.Finding)(nil)
+	for i := range st.Findings {
+		f := &st.Findings[i]
+		if f.Resolved != nil || f.Cause != "" {
+			continue
+		}
+		if open++; worst == nil || f.Severity > worst.Severity {
+			worst = f
+		}
+	}
+	text, unseen := statusSummary(st, open)
+	if worst != nil {
+		text += ": " + fact.Printable(worst.Title)
+	}
+	return text + unseen
 }
 
 // statusSummary never calls well what could not be looked at.
-func statusSummary(st *state.State, open int) string {
+func statusSummary(st *state.State, open int) (text, unseen string) {
 	text, unknown := "All four promises are kept", 0
 	for _, one := range st.Promises {
 		if one.Status == state.Unknown {
@@ -72,7 +96,7 @@ func statusSummary(st *state.State, open int) string {
 		text += fmt.Sprintf(", %s could not be looked at", plural(unknown, "promise"))
 	}
 	if n := len(st.Blind); n > 0 {
-		return text + ", as far as could be seen: " + plural(n, "blind spot") + " above."
+		unseen = ", as far as could be seen: " + plural(n, "blind spot")
 	}
-	return text + "."
+	return text, unseen
 }

@@ -36,23 +36,28 @@ func TestStatus(t *testing.T) {
 		change func(*state.State)
 		ends   string
 		has    string
+		alone  string
 	}{
-		{func(*state.State) {}, "\nAll four promises are kept.\n", "silence  kept    3 of them looked at\n"},
-		{func(s *state.State) { s.Promises[0].Status = state.Unknown }, "\nNothing found, 1 promise could not be looked at.\n", "names    unknown "},
+		{func(*state.State) {}, "\nAll four promises are kept.\n", "silence  kept    3 of them looked at\n", "All four promises are kept"},
+		{func(s *state.State) { s.Promises[0].Status = state.Unknown }, "\nNothing found, 1 promise could not be looked at.\n", "names    unknown ", "Nothing found, 1 promise could not be looked at"},
 		{func(s *state.State) { s.Blind = []state.Blind{{Source: "pokes", Error: "no", Needs: &needs}} },
-			"\nAll four promises are kept, as far as could be seen: 1 blind spot above.\n", "pokes: no; needs CAP_NET_ADMIN"},
+			"\nAll four promises are kept, as far as could be seen: 1 blind spot above.\n", "pokes: no; needs CAP_NET_ADMIN",
+			"All four promises are kept, as far as could be seen: 1 blind spot"},
 		{func(s *state.State) {
 			s.Promises[2].Status = state.Broken
 			s.Findings = []state.Finding{
 				{Finding: verdict.Finding{Code: "S001", Severity: verdict.Fail, Title: "10.77.1.2 is silent", Why: "It is dead.", Fix: []string{"lifeline cut"}}, ID: "one"},
 				{Finding: verdict.Finding{Code: "S002", Title: "hidden"}, Cause: "one"},
 			}
-		}, "\n1 finding open.\n", "do:   lifeline cut"},
+		}, "\n1 finding open.\n", "do:   lifeline cut", "1 finding open: 10.77.1.2 is silent"},
 	} {
 		s := agentState()
 		c.change(s)
 		var b bytes.Buffer
 		Status(&b, s, Style{})
+		if alone := Summary(s); alone != c.alone {
+			t.Errorf("in one line it is %q, not %q", alone, c.alone)
+		}
 		if got := b.String(); !strings.HasSuffix(got, c.ends) || !strings.Contains(got, c.has) || strings.Contains(got, "hidden") {
 			t.Errorf("want %q and %q at the end, got\n%s", c.has, c.ends, got)
 		}

@@ -183,6 +183,7 @@ func runAgent(cmd *cobra.Command, f *agentFlags) error {
 		func() error { return acts.run(ctx, f.policy != "") },
 		func() error { return past.run(ctx, d, log) },
 		func() error { return keepSmall(ctx) },
+		func() error { return tellManager(ctx, d, log) },
 	}
 	if hook != nil {
 		parts = append(parts, func() error { return feed(ctx, d, hook) })
