@@ -248,6 +248,7 @@ func TestActNeedsWhatItSays(t *testing.T) {
 			if i > 0 && !lacks { // that it works was seen with all
 				continue
 			}
+			eventually(t, "a connection to act on: who may cut has cut all", func() bool { return connections(t, tr.pids[1]) > 0 })
 			line := append([]string{"-n", "-t", strconv.Itoa(tr.pids[1])}, tr.with(set, "lifeline", c.args...)...)
 			out, err := exec.Command("nsenter", line...).CombinedOutput()
 			if (err != nil) != lacks {
@@ -255,6 +256,22 @@ func TestActNeedsWhatItSays(t *testing.T) {
 			}
 		}
 	}
+}
+
+// connections counts those in the network namespace of a process.
+func connections(t *testing.T, pid int) (n int) {
+	t.Helper()
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const established, state = "01", 3
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); len(fields) > state && fields[state] == established {
+			n++
+		}
+	}
+	return n
 }
 
 func less(set []profile.Capability, one profile.Capability) []profile.Capability {
