@@ -9,6 +9,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"github.com/lifeline-go/lifeline/agent/state"
+	"github.com/lifeline-go/lifeline/agent/verdict"
 )
 
 // A service manager that asked for it is told when the agent is ready, how things
@@ -37,10 +41,8 @@ func TestAgentTellsManager(t *testing.T) {
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
 	w := watching(t, nil, cmd)
 	next("READY=1")
-	for status := "Looks for the first time"; status == "Looks for the first time"; {
-		if status = next("STATUS="); status == "" || strings.Contains(status, "\n") {
-			t.Errorf("it is said to stand as %q", status)
-		}
+	if status := next("STATUS="); status == "" || strings.Contains(status, "\n") {
+		t.Errorf("it is said to stand as %q", status)
 	}
 	ended := make(chan string, 1)
 	go func() {
@@ -86,5 +88,21 @@ func TestAgentWithoutManager(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		text, _ := os.ReadFile(said.Name())
 		t.Errorf("%v: %s", err, text)
+	}
+}
+
+// How things stand is one line, of a length that is shown.
+func TestManagerStatus(t *testing.T) {
+	s := &state.State{}
+	if got := managerStatus(s); got != "Looks for the first time" {
+		t.Errorf("before it has looked: %q", got)
+	}
+	s.Totals.Looked = time.Now()
+	if got := managerStatus(s); got != "All four promises are kept" {
+		t.Errorf("nothing found: %q", got)
+	}
+	s.Findings = []state.Finding{{Finding: verdict.Finding{Severity: verdict.Fail, Title: strings.Repeat("é\n", 300)}}}
+	if got := managerStatus(s); !strings.HasPrefix(got, "1 finding open: é") || strings.Contains(got, "\n") || !strings.HasSuffix(got, "…") || utf8.RuneCountInString(got) != longestStatus {
+		t.Errorf("a long one: %q", got)
 	}
 }

@@ -220,8 +220,8 @@ func lookItself(ctx context.Context, f *topFlags) *itself {
 	return i
 }
 
-// allLooked reports
-// that every source which looks now and then has done so, or said why not.
+// allLooked reports that every source which looks now and then has done so, or said
+// why not.
 func allLooked(s *state.State) bool {
 	if s.Totals.Looked.IsZero() {
 		return false
