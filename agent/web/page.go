@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"net/http"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/lifeline-go/lifeline/agent/state"
@@ -19,17 +20,20 @@ var (
 	//go:embed page.html
 	pageText string
 
-	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-		"number": verdict.Number, "seconds": secondsText, "bound": boundText, "moment": momentText, "status": statusText,
-		"open": func(f state.Finding) bool { return f.Resolved == nil }, "percent": percentText, "mib": mibText, "value": valueText, "first": first, "rest": restText,
-	}).Parse(pageText))
+	// Made when it is needed first, since each start of the command would pay for it.
+	pageTemplate = sync.OnceValue(func() *template.Template {
+		return template.Must(template.New("page").Funcs(template.FuncMap{
+			"number": verdict.Number, "seconds": secondsText, "bound": boundText, "moment": momentText, "status": statusText,
+			"open": func(f state.Finding) bool { return f.Resolved == nil }, "percent": percentText, "mib": mibText, "value": valueText, "first": first, "rest": restText,
+		}).Parse(pageText))
+	})
 )
 
 // page is the State to be read, made anew for each who asks. Where there is
 // JavaScript, app.js puts the live page in its place.
 func (s *server) page(w http.ResponseWriter, r *http.Request) {
 	var text bytes.Buffer
-	if err := pageTemplate.Execute(&text, s.Agent.State()); err != nil {
+	if err := pageTemplate().Execute(&text, s.Agent.State()); err != nil {
 		refuse(w, http.StatusInternalServerError, fmt.Sprintf("the page cannot be made: %v", err))
 		return
 	}

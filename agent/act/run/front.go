@@ -33,7 +33,7 @@ func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Wa
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return Status{}, Report{}, os.NewSyscallError("prctl", err)
 	}
-	f := &front{program: p, resolver: resolver, signals: listen()}
+	f := &front{program: p, resolver: resolver, signals: make(chan os.Signal, 64)}
 	ours, theirs, err := newWire()
 	if err != nil {
 		return Status{}, Report{}, err
@@ -45,6 +45,8 @@ func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Wa
 	}
 	_, err = spawn(p.Keeper, p.Args, p.Env, theirs, o.Group != 0)
 	theirs.close()
+	listen(f.signals, ordinary)    // while that starts
+	go listen(f.signals, realTime) // which nobody sends to a program that has hardly begun
 	if err == nil {
 		err = ours.send(message{Order: o})
 	}

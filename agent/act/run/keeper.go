@@ -5,6 +5,7 @@ package run
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"time"
@@ -15,21 +16,24 @@ import (
 	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
 )
 
-// Keep is what the process that [Front] starts does, with the descriptor that
-// it was given, the program's arguments and environment, and the command to start
-// others like it. It returns when nobody is left that it would serve. Its process
-// has not asked for signals.
-func Keep(ctx context.Context, fd int, args, env, keeper []string, resolver Resolver) error {
-	unix.CloseOnExec(fd)
-	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_SEQPACKET {
-		return errNoOrder
+// Keep is what the process that [Front] starts does, with the arguments that were
+// added to its command, the environment, and the command to start others like it.
+// It returns when nobody is left that it would serve. Its process has not asked
+// for signals.
+func Keep(ctx context.Context, added, env, keeper []string, resolver Resolver) error {
+	w, args, err := inherited(added)
+	if err != nil {
+		return err
 	}
+	// What ps and pgrep call it, which is else the name of a link in /proc.
+	_ = os.WriteFile("/proc/self/comm", []byte("lifeline"), 0)
 	// What is ignored stays ignored, for the program too, and the rest, which is for
 	// the program, is forgotten until that has begun.
-	_ = listen()
-	w := &wire{fd}
+	listen(make(chan os.Signal), ordinary)
 	m, fds, err := w.receive()
 	switch {
+	case errors.Is(err, io.EOF): // who started this was ended before it could say why
+		return nil
 	case err != nil:
 		return errNoOrder
 	case m.State != nil:

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,8 +45,7 @@ func TestMain(m *testing.M) {
 var keeperCommand = []string{"/proc/self/exe", "keeper"}
 
 func keeper(args []string) {
-	fd, _ := strconv.Atoi(args[0])
-	if err := run.Keep(context.Background(), fd, args[2:], os.Environ(), keeperCommand, system{}); err != nil {
+	if err := run.Keep(context.Background(), args, os.Environ(), keeperCommand, system{}); err != nil {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
 		os.Exit(3)
 	}

@@ -14,39 +14,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// passed are the signals that a program may expect from others. SIGURG is not
-// one of them: the Go runtime sends it to itself.
-var passed = func() []os.Signal {
-	all := []os.Signal{
+// ordinary and realTime are the signals that a program may expect from others.
+// SIGURG is not one of them: the Go runtime sends it to itself.
+var (
+	ordinary = []os.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM, unix.SIGCONT,
 		unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGVTALRM, unix.SIGPROF, unix.SIGWINCH, unix.SIGIO, unix.SIGPWR,
 	}
-	for s := unix.Signal(34); s <= 64; s++ { // SIGRTMIN and on
-		all = append(all, s)
-	}
-	return all
-}()
+	realTime = func() (all []os.Signal) {
+		for s := unix.Signal(34); s <= 64; s++ { // SIGRTMIN and on
+			all = append(all, s)
+		}
+		return all
+	}()
+)
 
 // ofTerminal are those that a terminal sends to all of a process group.
 var ofTerminal = []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH}
 
-// listen returns the signals that are to be passed on. Those that are ignored,
-// as by nohup, stay so, for the program too. Each takes two switches of threads
-// in the Go runtime, and so would each of signal.Reset, which is why this process
-// must not have asked for any before.
-func listen() chan os.Signal {
-	signals := make(chan os.Signal, 64)
-	for _, s := range passed {
+// listen has signals sent to a channel. Those that are ignored, as by nohup, stay
+// so, for the program too. Each takes two switches of threads in the Go runtime, and
+// so would each of signal.Reset, which is why this process must not have asked for
+// any before.
+func listen(to chan os.Signal, some []os.Signal) {
+	for _, s := range some {
 		if !signal.Ignored(s) {
-			signal.Notify(signals, s)
+			signal.Notify(to, s)
 		}
 	}
-	return signals
 }
 
 // deaf makes a process that serves others ignore what may be sent to it: it goes
 // when they do.
-func deaf() { signal.Ignore(passed...) }
+func deaf() {
+	signal.Ignore(ordinary...)
+	signal.Ignore(realTime...)
+}
 
 // stopSelf stops this process as another was stopped by a signal.
 func stopSelf(s unix.Signal) {

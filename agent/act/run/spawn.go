@@ -30,6 +30,23 @@ func spawn(keeper, args, env []string, w *wire, apart bool) (pid int, err error)
 	return pid, os.NewSyscallError("exec", err)
 }
 
+// inherited returns the end of the wire that spawn has given this process, and
+// the program's arguments, from those that it added.
+func inherited(added []string) (*wire, []string, error) {
+	if len(added) < 2 {
+		return nil, nil, errNoOrder
+	}
+	fd, err := strconv.Atoi(added[0])
+	if err != nil {
+		return nil, nil, errNoOrder
+	}
+	if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_SEQPACKET {
+		return nil, nil, errNoOrder
+	}
+	unix.CloseOnExec(fd)
+	return &wire{fd}, added[2:], nil
+}
+
 // start starts the program in a process group, with a filter on it when
 // there is one, and returns a descriptor that stands for it. Serve is called when
 // there is a listener, before the program begins: its execve(2) may be the first

@@ -15,6 +15,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == keeperName {
+		os.Exit(keep(os.Args[2:]))
+	}
 	ctx, stop := context.Background(), func() {}
 	if !passesSignals(os.Args[1:]) {
 		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -24,10 +27,10 @@ func main() {
 	os.Exit(code)
 }
 
-// passesSignals reports that the command is run, or its keeper, whose signals
-// are those of the program that it runs. To ask for them and to give them back
-// would take a millisecond each.
+// passesSignals reports that the command is run, whose signals are those of the
+// program that it runs. To ask for them and to give them back would take a
+// millisecond each.
 func passesSignals(args []string) bool {
 	i := slices.IndexFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "-") })
-	return i >= 0 && (args[i] == runName || args[i] == keeperName)
+	return i >= 0 && args[i] == runName
 }

@@ -102,7 +102,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newAgent(), newTop(), newCheck(), newCalls(), newLeaks(), newCensus(), newHistory(), newDiff(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newRunKeeper(), newVersion(), newMan())
+	root.AddCommand(newAgent(), newTop(), newCheck(), newCalls(), newLeaks(), newCensus(), newHistory(), newDiff(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newVersion(), newMan())
 	complete(root)
 	return root
 }

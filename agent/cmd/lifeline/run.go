@@ -1,12 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +28,8 @@ const (
 
 const runName = "run"
 
-// keeperName is the hidden command of the process that keeps a program.
+// keeperName is the first argument of the process that keeps a program. It is no
+// command among the others: to make all of these takes as long as to keep one.
 const keeperName = "run-keeper"
 
 // runFlags are the flags of lifeline run as typed.
@@ -66,21 +67,15 @@ func newRun() *cobra.Command {
 	return cmd
 }
 
-func newRunKeeper() *cobra.Command {
-	return &cobra.Command{
-		Use:    keeperName,
-		Hidden: true,
-		Args:   cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			fd, err := strconv.Atoi(args[0])
-			if err != nil {
-				return usageError{errors.New("this is started by lifeline run only")}
-			}
-			resolver := new(names.Resolver)
-			defer resolver.Close()
-			return runner.Keep(cmd.Context(), fd, args[1:], os.Environ(), keeperCommand, resolver)
-		},
+// keep is that process, with its other arguments; it returns the exit code.
+func keep(args []string) int {
+	resolver := new(names.Resolver)
+	defer resolver.Close()
+	if err := runner.Keep(context.Background(), args, os.Environ(), keeperCommand, resolver); err != nil {
+		fmt.Fprintf(os.Stderr, "lifeline %s: %v\n", keeperName, err)
+		return exitBlind
 	}
+	return 0
 }
 
 // keeperCommand starts this program again, also when its file has been replaced.
