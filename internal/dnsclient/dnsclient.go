@@ -1,5 +1,5 @@
-// Package dnsclient asks one DNS server one question: over UDP, TCP or TLS,
-// without another try and without another way. Whom to ask next is for those who
+// Package dnsclient asks one DNS server one question: over UDP, TCP or a layer on
+// that, such as TLS, without another try and without another way. Whom to ask next is for those who
 // call it.
 //
 // An answer is one to the question: the same id, the same question, from the
@@ -14,7 +14,6 @@ package dnsclient
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,18 +30,15 @@ type Transport int
 const (
 	UDP Transport = iota // RFC 1035 section 4.2.1
 	TCP                  // RFC 7766
-	TLS                  // RFC 7858, mostly port 853; the server's name is not known and its certificate is not judged
 )
 
-// String returns udp, tcp or tls.
+// String returns udp or tcp.
 func (t Transport) String() string {
 	switch t {
 	case UDP:
 		return "udp"
 	case TCP:
 		return "tcp"
-	case TLS:
-		return "tls"
 	default:
 		return fmt.Sprintf("transport(%d)", int(t))
 	}
@@ -65,7 +61,7 @@ const (
 var (
 	// ErrFlooded: too much came that does not answer the question.
 	ErrFlooded = errors.New("flooded with datagrams that do not answer the question")
-	// ErrBadAnswer: what came over TCP or TLS is no answer to the question.
+	// ErrBadAnswer: what came over a stream is no answer to the question.
 	ErrBadAnswer = errors.New("not an answer to the question")
 	// ErrBadQuestion: what should be sent is no DNS message with one question.
 	ErrBadQuestion = errors.New("not a DNS message with one question")
@@ -92,7 +88,7 @@ func Exchange(ctx context.Context, transport Transport, server netip.AddrPort, q
 
 // Dial returns a connection to server from the network namespace of the calling
 // thread. A UDP socket is connected, so that a refusal by ICMP reaches it, and has
-// a random port. For TLS, shaking hands is part of Exchange.
+// a random port.
 func Dial(ctx context.Context, transport Transport, server netip.AddrPort) (*Conn, error) {
 	server = netip.AddrPortFrom(server.Addr().Unmap(), server.Port())
 	if transport == UDP {
@@ -113,13 +109,13 @@ func Dial(ctx context.Context, transport Transport, server netip.AddrPort) (*Con
 	if err != nil {
 		return nil, because(ctx, err)
 	}
-	if transport == TLS {
-		// Opportunistic privacy, RFC 7858 section 4.1: resolv.conf has no name
-		// to check the certificate against.
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
-	}
 	return &Conn{transport: transport, conn: conn}, nil
 }
+
+// Wrap puts a layer around a connection over TCP, before the exchange. TLS (RFC
+// 7858) is for those who ask in that way, so that who only resolves names does not
+// have it in the program.
+func (c *Conn) Wrap(layer func(net.Conn) net.Conn) { c.conn = layer(c.conn) }
 
 // Close closes the connection.
 func (c *Conn) Close() error { return c.conn.Close() }

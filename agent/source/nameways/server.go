@@ -2,7 +2,9 @@ package nameways
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -80,24 +82,38 @@ func exchange(ctx context.Context, w *fact.Way, name string) {
 		w.Answer, w.Error = fact.Failed, fact.Printable(err.Error())
 		return
 	}
-	transport, port := dnsclient.UDP, uint16(53)
-	switch w.Transport {
-	case fact.OverTCP:
-		transport = dnsclient.TCP
-	case fact.OverTLS:
-		transport, port = dnsclient.TLS, 853
-	}
 	server, err := scoped(w.Server)
 	if err != nil {
 		conclude(w, nil, err)
 		return
 	}
-	answer, err := dnsclient.Exchange(ctx, transport, netip.AddrPortFrom(server, port), query)
+	answer, err := send(ctx, w.Transport, server, query)
 	if err != nil {
 		conclude(w, nil, err)
 		return
 	}
 	read(w, answer)
+}
+
+func send(ctx context.Context, transport fact.Transport, server netip.Addr, query []byte) ([]byte, error) {
+	switch transport {
+	case fact.OverTLS:
+		conn, err := dnsclient.Dial(ctx, dnsclient.TCP, netip.AddrPortFrom(server, 853))
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		// Opportunistic privacy, RFC 7858 section 4.1: resolv.conf has no name
+		// to check the certificate against.
+		conn.Wrap(func(c net.Conn) net.Conn {
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+		})
+		return conn.Exchange(ctx, query)
+	case fact.OverTCP:
+		return dnsclient.Exchange(ctx, dnsclient.TCP, netip.AddrPortFrom(server, 53), query)
+	default:
+		return dnsclient.Exchange(ctx, dnsclient.UDP, netip.AddrPortFrom(server, 53), query)
+	}
 }
 
 // scoped gives the scope of an address its number, as the kernel wants it.
