@@ -182,6 +182,15 @@ func closedSince(s *fact.Socket, able bool) bool {
 	return s.State == fact.FinWait2 || able && slices.Contains(connected, s.State)
 }
 
+// MayCut returns the error of a cut for want of a right, nil where this process has
+// it: for who finds nothing to cut, and should not take that for a cut that works.
+func MayCut() error {
+	if capability.Held(unix.CAP_NET_ADMIN) {
+		return nil
+	}
+	return &Error{Act: "cut", Err: unix.EPERM, Needs: "CAP_NET_ADMIN"}
+}
+
 // refusal returns the error of a kernel that will not do it for any socket,
 // nil for every other result.
 func refusal(s *fact.Socket, result unix.Errno) error {

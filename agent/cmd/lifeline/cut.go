@@ -171,6 +171,10 @@ func runCut(cmd *cobra.Command, f *cutFlags) error {
 		return errFindings
 	case stopped != nil:
 		return blindError{stopped}
+	case len(chosen) == 0:
+		if err := act.MayCut(); err != nil {
+			return blindError{fmt.Errorf("and if there were one: %w", err)}
+		}
 	case len(report.Failed) > 0:
 		return blindError{fmt.Errorf("%s of %s connections could not be cut, the first: %w", verdict.Number(len(report.Failed)),
 			verdict.Number(len(chosen)), report.Failed[0].Err)}
@@ -233,11 +237,15 @@ func printCut(cmd *cobra.Command, m *fact.Machine, r *act.CutReport, took time.D
 	if len(r.Cut) > 0 {
 		show.Touching(out, &count)
 	}
-	fmt.Fprintf(out, "Cut %s connections in %s", verdict.Number(len(r.Cut)), bound.Format(took))
-	if len(r.Gone) > 0 {
-		fmt.Fprintf(out, "; %s were gone already", verdict.Number(len(r.Gone)))
+	if len(r.Cut)+len(r.Gone)+len(r.Failed)+len(r.Left) == 0 {
+		fmt.Fprintln(out, "No connection is like that.")
+	} else {
+		fmt.Fprintf(out, "Cut %s connections in %s", verdict.Number(len(r.Cut)), bound.Format(took))
+		if len(r.Gone) > 0 {
+			fmt.Fprintf(out, "; %s were gone already", verdict.Number(len(r.Gone)))
+		}
+		fmt.Fprintln(out, ".")
 	}
-	fmt.Fprintln(out, ".")
 	if stopped != nil {
 		fmt.Fprintf(out, "Stopped, %s left alone: %v.\n", verdict.Number(len(r.Left)), stopped)
 	}

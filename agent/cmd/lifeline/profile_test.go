@@ -256,6 +256,17 @@ func TestActNeedsWhatItSays(t *testing.T) {
 			}
 		}
 	}
+	// Nothing to cut is no sign that it could be.
+	for _, c := range []struct {
+		set  []profile.Capability
+		says string
+	}{{all, ""}, {nil, "needs CAP_NET_ADMIN"}} {
+		line := tr.with(c.set, "lifeline", "cut", "--peer", "203.0.113.1", "--netns", "self", "--yes")
+		out, err := exec.Command(line[0], line[1:]...).CombinedOutput()
+		if (err == nil) != (c.says == "") || !strings.Contains(string(out), c.says) || !strings.Contains(string(out), "No connection is like that.\n") {
+			t.Errorf("%v: %v\n%s", c.set, err, out)
+		}
+	}
 }
 
 // connections counts those in the network namespace of a process.
