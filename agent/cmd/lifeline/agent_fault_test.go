@@ -67,20 +67,27 @@ func TestAgentStuckProc(t *testing.T) {
 	w.end()
 }
 
+// fileServer returns what mounts a file server at dir/server that does not answer,
+// and the file that the kernel asks it by, which must be its descriptor 3.
+func fileServer(t *testing.T, dir string) (script string, asks *os.File) {
+	t.Helper()
+	r, asks, err := os.Pipe() // nobody reads it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); asks.Close() })
+	return fmt.Sprintf("mount --make-rprivate /\nmkdir -p %[1]s/server\nmount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server", dir), asks
+}
+
 // A network namespace that can only be reached through a file server that does
 // not answer: the sockets of all others are seen.
 func TestAgentStuckNamespace(t *testing.T) {
 	t.Parallel()
 	host := lab.New(t).Host("lost")
-	r, asks, err := os.Pipe() // what the kernel asks the server, who never reads it
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer asks.Close()
 	dir := t.TempDir()
-	w := faulty(t, "all", "none", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\ntouch %[1]s/server/net\nmount --bind %[2]s %[1]s/server/net\numount %[2]s\n"+
-		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server", dir, host.Path()), asks)
+	serve, asks := fileServer(t, dir)
+	w := faulty(t, "all", "none", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\ntouch %[1]s/server/net\nmount --bind %[2]s %[1]s/server/net\numount %[2]s\n",
+		dir, host.Path())+serve, asks)
 	s := w.others()
 	if !blindTo(s, "did not return within 1s") || s.Totals.Sockets == 0 || s.Totals.Namespaces == 0 {
 		t.Errorf("%d sockets of %d namespaces; it does not say which it could not enter: %+v", s.Totals.Sockets, s.Totals.Namespaces, s.Blind)
@@ -92,14 +99,10 @@ func TestAgentStuckNamespace(t *testing.T) {
 // promise of names is unknown, and says why, and all else is looked at.
 func TestAgentStuckNames(t *testing.T) {
 	t.Parallel()
-	r, asks, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer asks.Close()
-	w := faulty(t, "self", "none", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server %[1]s/etc\ncp /etc/passwd /etc/group %[1]s/etc\nln -s %[1]s/server/resolv.conf %[1]s/etc/resolv.conf\n"+
-		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server\nmount --bind %[1]s/etc /etc", t.TempDir()), asks)
+	dir := t.TempDir()
+	serve, asks := fileServer(t, dir)
+	w := faulty(t, "self", "none", serve+fmt.Sprintf("\nmkdir %[1]s/etc\ncp /etc/passwd /etc/group %[1]s/etc\nln -s %[1]s/server/resolv.conf %[1]s/etc/resolv.conf\n"+
+		"mount --bind %[1]s/etc /etc", dir), asks)
 	s := w.others("names")
 	if !blindTo(s, "the configuration of resolvers: did not return within 1s") {
 		t.Errorf("it does not say what it could not read: %+v", s.Blind)
@@ -118,15 +121,9 @@ func TestAgentStuckNames(t *testing.T) {
 // agent ends when it is told to.
 func TestAgentStuckHistory(t *testing.T) {
 	t.Parallel()
-	r, asks, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer asks.Close()
 	dir := t.TempDir()
-	w := faulty(t, "self", dir+"/server/lifeline/history.db", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\n"+
-		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server", dir), asks)
+	serve, asks := fileServer(t, dir)
+	w := faulty(t, "self", dir+"/server/lifeline/history.db", serve, asks)
 	if s := w.others(); s.Agent.NotStored == "" {
 		t.Error("it says that a history is written")
 	}
@@ -137,19 +134,12 @@ func TestAgentStuckHistory(t *testing.T) {
 // answer: the agent ends when it is told to, evacuates nothing, and says why.
 func TestAgentStuckShutdownFile(t *testing.T) {
 	t.Parallel()
-	r, asks, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer asks.Close()
 	dir := t.TempDir()
+	serve, asks := fileServer(t, dir)
 	if err := os.WriteFile(dir+"/policy.yaml", []byte("acts:\n  evac: {on: shutdown}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := faulty(t, apart(t), "none", fmt.Sprintf("mount --make-rprivate /\nmkdir %[1]s/server\n"+
-		"mount -t autofs -o fd=3,pgrp=1,minproto=5,maxproto=5,direct autofs %[1]s/server\n"+
-		`set -- "$@" --passive=false --policy %[1]s/policy.yaml --audit %[1]s/audit.jsonl --socket %[1]s/agent.sock --shutdown-file %[1]s/server/going`, dir), asks)
+	w := faulty(t, apart(t), "none", serve+fmt.Sprintf("\n"+`set -- "$@" --passive=false --policy %[1]s/policy.yaml --audit %[1]s/audit.jsonl --socket %[1]s/agent.sock --shutdown-file %[1]s/server/going`, dir), asks)
 	w.others()
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
