@@ -21,8 +21,8 @@ const (
 	again       = 10 * time.Second // after a watch that failed
 
 	// Each look is followed by a rest of so many times what it took of a processor,
-	// see [purse]: censuses take 0.25 % at the most, and all looks some 0.5 %.
-	censusRest    = 400
+	// see [purse]: censuses take 0.15 % at the most, and all looks some 0.4 %.
+	censusRest    = 650
 	leaksRest     = 1000
 	endsRest      = 2000 // at the other ends of what leaks
 	callsRest     = 2000

@@ -9,7 +9,7 @@ const (
 	purseful = 500 * time.Millisecond
 
 	// rare is how far apart looks are at the most, whatever they take.
-	rare = 3 * time.Minute
+	rare = 5 * time.Minute
 )
 
 // purse is what a source may take of a processor: what it takes it pays for by a

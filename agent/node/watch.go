@@ -320,6 +320,7 @@ type glances struct {
 	spaces []fact.Namespace
 	listed time.Time
 	blind  []fact.Blind // of the last listing
+	some   int          // sockets at the last look at those of some peers, for the room of the next
 
 	getters map[uint32]*sockdiag.Getter // by namespace, for a while
 	strange map[uint32]bool             // namespaces that no listing since the last look had
@@ -338,6 +339,9 @@ func (g *glances) look(peers []netip.Addr) (*fact.Machine, error) {
 	}
 	begun := time.Now()
 	m := &fact.Machine{Host: g.host, Namespaces: g.spaces, Sockets: takeRoom(), Blind: g.blind}
+	if len(peers) > 0 {
+		m.Sockets = slices.Grow(m.Sockets, g.some+g.some/16)
+	}
 	for _, ns := range g.spaces {
 		if alone(ns.Local) {
 			continue
@@ -353,6 +357,9 @@ func (g *glances) look(peers []netip.Addr) (*fact.Machine, error) {
 			g.listed = time.Time{}
 			return nil, err
 		}
+	}
+	if len(peers) > 0 {
+		g.some = len(m.Sockets)
 	}
 	m.Time = time.Now()
 	m.Took = m.Time.Sub(begun)

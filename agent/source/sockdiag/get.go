@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -35,7 +36,7 @@ func KeyOf(s *fact.Socket) Key {
 //
 // An error is one [*Error], and those found before it are there.
 func Get(dst []fact.Socket, netns uint32, keys []Key) ([]fact.Socket, error) {
-	r := &reader{sockets: dst, netns: netns}
+	r := newGet(dst, netns, len(keys))
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	for len(keys) > 0 {
@@ -46,6 +47,11 @@ func Get(dst []fact.Socket, netns uint32, keys []Key) ([]fact.Socket, error) {
 		keys = keys[n:]
 	}
 	return r.sockets, nil
+}
+
+// newGet makes a reader with room for n sockets, which are mostly few.
+func newGet(dst []fact.Socket, netns uint32, n int) *reader {
+	return &reader{sockets: slices.Grow(dst, n), netns: netns, conns: make([]fact.Conn, min(n, mostAtOnce))}
 }
 
 // mostAtOnce is how many requests go into one datagram. The kernel answers all
@@ -129,7 +135,7 @@ func NewGetter(netns uint32) (*Getter, error) {
 // Get is what the function is. After an error the Getter is of no more use, and
 // to be closed.
 func (g *Getter) Get(dst []fact.Socket, keys []Key) ([]fact.Socket, error) {
-	r := &reader{sockets: dst, netns: g.netns}
+	r := newGet(dst, g.netns, len(keys))
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	for len(keys) > 0 {
