@@ -116,10 +116,9 @@ func agentCosts(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode)
 	}
 	took, s := time.Since(began), a.page.state()
 	rate := float64(node.opened()-opened) / took.Seconds()
-	share := float64(after.cpu-before.cpu) / float64(took)
 	t := newTable("lifeline agent over %v: %d sockets, %.0f connects/s, %d processes and %d namespaces that came and went; one reader of the page, history, metrics every 15 s",
 		took.Round(time.Second), s.Totals.Sockets, rate, node.started(), node.namespaces())
-	t.row("processor, of one core", percent(share), "≤ "+percent(agentShare), share/agentShare)
+	processorRow(t, &before, &after, took)
 	t.row("  its BPF programs, whoever they ran for", fmt.Sprintf("%s, %.0f runs/s", percent((after.programs.Took-before.programs.Took).Seconds()/took.Seconds()),
 		float64(after.programs.Count-before.programs.Count)/took.Seconds()), "-", 0)
 	if n := node.opened() - opened; n > 0 {

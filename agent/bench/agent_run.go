@@ -137,6 +137,7 @@ func (a *agentRun) stop() error {
 // agentUsage is what the agent has taken so far, and has now.
 type agentUsage struct {
 	cpu             time.Duration
+	machine, stolen float64 // of all processors, in ticks
 	resident, peak  int64
 	files, threads  int
 	programs, hooks opener.Runs // BPF; hooks are those in others' system calls
@@ -158,6 +159,9 @@ func (a *agentRun) measure() (u agentUsage, err error) {
 		}
 		u.cpu += time.Duration(ticks) * time.Second / hertz
 	}
+	if u.machine, u.stolen, err = machineTime(); err != nil {
+		return u, err
+	}
 	status, err := os.ReadFile(proc + "status")
 	if err != nil {
 		return u, err
@@ -175,6 +179,38 @@ func (a *agentRun) measure() (u agentUsage, err error) {
 		}
 	}
 	return u, a.descriptors(proc, &u)
+}
+
+// machineTime is the time of all processors so far, and what of it the host of this
+// machine gave to others while there was work: then all of it takes longer.
+func machineTime() (all, stolen float64, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	const steal = 7 // cpu user nice system idle iowait irq softirq steal guest guest_nice, proc_stat(5)
+	for i, field := range strings.Fields(first)[1:] {
+		ticks, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		if i <= steal { // what guests take is in user already
+			all += ticks
+		}
+		if i == steal {
+			stolen = ticks
+		}
+	}
+	return all, stolen, nil
+}
+
+// processorRow is what the agent took between two moments, and how busy the host
+// was with others meanwhile.
+func processorRow(t *table, from, to *agentUsage, span time.Duration) {
+	share := float64(to.cpu-from.cpu) / float64(span)
+	t.row("processor, of one core", percent(share), "≤ "+percent(agentShare), share/agentShare)
+	t.row("  of this machine's time its host gave to others", percent((to.stolen-from.stolen)/max(to.machine-from.machine, 1)), "-", 0)
 }
 
 // descriptors counts files, and reads what the kernel says of those that are BPF

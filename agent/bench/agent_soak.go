@@ -48,10 +48,9 @@ func soakAgent(ctx context.Context, f *agentFlags, a *agentRun, node *busyNode) 
 		}
 	}
 	last := all[len(all)-1]
-	share := float64(last.cpu-all[0].cpu) / float64(last.at-all[0].at)
 	t := newTable("lifeline agent over %v: %d sockets, %d connections, %d processes and %d namespaces came and went; growth is the slope of the least of each tenth",
 		f.soak, a.page.state().Totals.Sockets, node.opened()-opened, node.started(), node.namespaces())
-	t.row("processor, of one core", percent(share), "≤ "+percent(agentShare), share/agentShare)
+	processorRow(t, &all[0].agentUsage, &last.agentUsage, last.at-all[0].at)
 	t.row("resident memory, the most", mebibytes(last.peak), "≤ "+mebibytes(agentMemory), float64(last.peak)/agentMemory)
 	var grown []error
 	for _, g := range []struct {
