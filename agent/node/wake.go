@@ -115,11 +115,17 @@ const (
 	// short path will hardly be.
 	answered = 150 * time.Millisecond
 
+	// lonely is for how long one connection alone is no word about its peer: others to
+	// it, which are asked meanwhile, may show that it lives. One probe that was lost
+	// would else cost a look, each of which has the kernel walk through all sockets.
+	lonely = 3 * time.Second
+
 	// getting: to see to answers takes one part in so many of a processor at the most.
 	getting = 400
 
-	// mostQuestions is how many answers are seen to at the same time, and some for
-	// each peer. Whoever is passed over is seen to with its next probe or look.
+	// With mostQuestions answers to see to, no other peer is added, and of each there
+	// are mostOfPeer at the most: the first and the last. Whoever is passed over is
+	// seen to with its next probe or look.
 	mostQuestions = 128
 	mostOfPeer    = 4
 )
@@ -149,13 +155,16 @@ type questions struct {
 
 func (q *questions) add(asked ...question) {
 	for _, a := range asked {
-		same := 0
-		for _, o := range q.open {
-			if o.peer() == a.peer() {
-				same++
+		same, last := 0, 0
+		for i := range q.open {
+			if q.open[i].peer() == a.peer() {
+				same, last = same+1, i
 			}
 		}
-		if len(q.open) < mostQuestions && same < mostOfPeer {
+		switch {
+		case same == mostOfPeer: // an answer to it clears those before
+			q.open[last] = a
+		case same > 0 || len(q.open) < mostQuestions:
 			q.open = append(q.open, a)
 		}
 	}
@@ -180,8 +189,10 @@ func (q *questions) next(now time.Time) time.Time {
 func (q *questions) pay(now time.Time, cost time.Duration) { q.rest = now.Add(cost * getting) }
 
 // unanswered sees to the answers that should be there by now, by get, and returns
-// the peers of which one is not, and nothing else came since. What cannot be read
-// shows nothing.
+// the peers of which two are not, or one for long, and nothing else came since, nor a
+// moment before: where many are asked together, as connections are that began
+// together, one that is lost is no sign of death. Who dies in that moment is found by
+// what comes next. What cannot be read shows nothing.
 func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sockdiag.Key) []fact.Socket) (found []netip.Addr) {
 	all := make(map[uint32][]question)
 	for _, o := range q.open {
@@ -210,10 +221,20 @@ func (q *questions) unanswered(now time.Time, get func(netns uint32, keys []sock
 			}
 		}
 	}
+	overdue := make(map[end]int)
+	for i := range waiting {
+		if !now.Before(waiting[i].due) {
+			overdue[waiting[i].peer()]++
+		}
+	}
 	for _, o := range waiting {
+		last := o.due.Add(lonely)
 		switch {
-		case life[o.peer()].After(o.at):
+		case life[o.peer()].After(o.at.Add(-answered)):
 		case now.Before(o.due):
+			q.open = append(q.open, o)
+		case overdue[o.peer()] == 1 && now.Before(last):
+			o.due = last
 			q.open = append(q.open, o)
 		default:
 			found = append(found, o.key.Remote.Addr())

@@ -135,6 +135,9 @@ func TestQuestions(t *testing.T) {
 	probing := func(rtt time.Duration) *fact.Conn {
 		return &fact.Conn{Life: fact.Life{Probes: 1, RTT: rtt, LastAck: long}, Exchange: fact.Exchange{LastReceived: long}}
 	}
+	heard := func(before time.Duration) *fact.Conn {
+		return &fact.Conn{Life: fact.Life{LastAck: before}, Exchange: fact.Exchange{LastReceived: long}}
+	}
 	losing := func(rtt time.Duration) *fact.Conn {
 		return &fact.Conn{Life: fact.Life{Retransmits: 1, Unacked: 1, RTT: rtt, LastAck: long}, Exchange: fact.Exchange{LastReceived: long}}
 	}
@@ -147,15 +150,17 @@ func TestQuestions(t *testing.T) {
 		"gone":                  {false, nil, nil, answered, false},
 		"answered":              {false, &fact.Conn{}, nil, answered, false},
 		"data since":            {false, &fact.Conn{Life: fact.Life{Probes: 1, Unacked: 1}}, nil, answered, false},
-		"unanswered":            {false, probing(0), nil, answered, true},
+		"unanswered":            {false, probing(0), nil, answered + lonely, true},
 		"two unanswered":        {false, probing(0), probing(0), answered, true},
 		"the other is not":      {false, probing(0), &fact.Conn{}, answered, false},
-		"a long path":           {false, probing(300 * time.Millisecond), nil, answered + 600*time.Millisecond, true},
+		"spoke a moment before": {false, probing(0), heard(answered + answered/2), answered, false},
+		"spoke before that":     {false, probing(0), heard(3 * answered), answered + lonely, true},
+		"a long path":           {false, probing(300 * time.Millisecond), nil, answered + 600*time.Millisecond + lonely, true},
 		"data arrived":          {true, &fact.Conn{}, nil, answered, false},
 		"data after it":         {true, &fact.Conn{Life: fact.Life{Unacked: 3}}, nil, answered, false},
-		"data lost":             {true, losing(0), nil, answered, true},
+		"data lost":             {true, losing(0), nil, answered + lonely, true},
 		"data lost to one":      {true, losing(0), &fact.Conn{}, answered, false},
-		"data on a long path":   {true, losing(300 * time.Millisecond), nil, answered + 600*time.Millisecond, true},
+		"data on a long path":   {true, losing(300 * time.Millisecond), nil, answered + 600*time.Millisecond + lonely, true},
 		"data of who was asked": {true, probing(0), nil, answered, false},
 	} {
 		again = test.data
@@ -194,6 +199,9 @@ func TestQuestions(t *testing.T) {
 	}
 	if len(many.open) != mostQuestions || many.open[mostOfPeer].peer() == many.open[0].peer() {
 		t.Errorf("%d questions at the same time", len(many.open))
+	}
+	if first, last := many.open[0].key.Remote.Port(), many.open[mostOfPeer-1].key.Remote.Port(); first != 0 || last != 9 {
+		t.Errorf("of ten of a peer the first is %d, the last %d", first, last)
 	}
 	if many.pay(now, time.Millisecond); !many.next(now).Equal(now.Add(getting * time.Millisecond)) {
 		t.Errorf("what cost 1 ms is paid for after %v", many.next(now).Sub(now))

@@ -163,7 +163,7 @@ func (w *peerWatch) round(ctx context.Context) (pause time.Duration, err error) 
 	pause = w.speed.next(judged.Sub(w.looked), cost, shown{
 		narrow:     len(about) > 0,
 		untold:     len(w.detector.Doubted()) > 0 || w.Of.inode != 0,
-		suspicious: w.alarm || w.detector.Suspicious(),
+		suspicious: w.detector.Suspicious(),
 	})
 	if w.Ask > 0 { // only a look shows who was not heard
 		pause = min(pause, max(w.Ask/8, w.speed.cost*calm, quickest))
