@@ -1,6 +1,6 @@
 // Package dnsclient asks one DNS server one question: over UDP, TCP or a layer on
-// that, such as TLS, without another try and without another way. Whom to ask next is for those who
-// call it.
+// that, such as TLS, without another try and without another way. Whom to ask next
+// is for those who call it.
 //
 // An answer is one to the question: the same id, the same question, from the
 // address that was asked. What else arrives is passed over, and counted; more of

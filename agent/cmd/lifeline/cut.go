@@ -173,7 +173,7 @@ func runCut(cmd *cobra.Command, f *cutFlags) error {
 		return blindError{stopped}
 	case len(chosen) == 0:
 		if err := act.MayCut(); err != nil {
-			return blindError{fmt.Errorf("and if there were one: %w", err)}
+			return blindError{err}
 		}
 	case len(report.Failed) > 0:
 		return blindError{fmt.Errorf("%s of %s connections could not be cut, the first: %w", verdict.Number(len(report.Failed)),
