@@ -26,6 +26,9 @@ func TestPolicyChanges(t *testing.T) {
 	s.watcher.publish(s.silent())
 	for a := <-s.told; a.Ended != nil; a = <-s.told {
 	}
+	for s.guard.Acts()[0].Done == 0 {
+		time.Sleep(time.Millisecond)
+	}
 	if acts, err := audit.Read(s.audit); err != nil || len(acts) != 1 || acts[0].Outcome != audit.Interrupted { // as if it had been killed now
 		t.Errorf("%+v, %v", acts, err)
 	}

@@ -137,6 +137,9 @@ func (t *Target) Close() error {
 func (t *Target) Look() error {
 	now, err := t.list()
 	if err != nil {
+		if gone := t.still(); gone != nil { // what was read meanwhile was of a memory that is given back
+			err = gone
+		}
 		return t.wrong(err)
 	}
 	t.last = now

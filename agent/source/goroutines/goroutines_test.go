@@ -522,11 +522,7 @@ func TestErrors(t *testing.T) {
 	if err := syscall.Kill(int(program.pid), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
-		if err = target.Look(); err != nil {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	for err = target.Look(); err == nil; err = target.Look() {
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("killed: %v", err)
