@@ -26,6 +26,9 @@ import (
 	"github.com/lifeline-go/lifeline/agent/web"
 )
 
+// agentName is the command's name.
+const agentName = "agent"
+
 // shortestToken keeps a token from being guessed.
 const shortestToken = 16
 
@@ -47,7 +50,7 @@ type agentFlags struct {
 func newAgent() *cobra.Command {
 	var f agentFlags
 	cmd := &cobra.Command{
-		Use:   "agent",
+		Use:   agentName,
 		Short: "Keeps watch, and shows what it knows on a page and by an API",
 		Long: "Watches this machine until it is told to end: peers all the time, sockets, calls and leaks every 10 s or\n" +
 			"so, names every minute; each on its own, so that none holds up another. It prints the address of its\n" +

@@ -80,6 +80,7 @@ func TestAgent(t *testing.T) {
 	if body := fetch(t, page+"healthz"); !strings.Contains(body, `"ok":true`) {
 		t.Errorf("healthz: %s", body)
 	}
+	slackOf(t, cmd.Process.Pid)
 	about := fmt.Sprintf("pid %d", full)
 	found := next(func(e event) bool { return e.Msg == "finding" && e.Code == "L001" && strings.Contains(e.Title, about) })
 	if found.Level == "INFO" || found.Subject["pid"] != float64(full) || len(found.Evidence) == 0 || len(found.Fix) == 0 {
@@ -109,6 +110,21 @@ func TestAgent(t *testing.T) {
 	if c, err := net.Dial("tcp", strings.Trim(strings.TrimPrefix(page, "http://"), "/")); err == nil {
 		c.Close()
 		t.Error("somebody still listens")
+	}
+}
+
+// slackOf sees to it that no thread of an agent asks to be woken to the microsecond.
+func slackOf(t *testing.T, pid int) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	if err != nil || len(threads) < 3 {
+		t.Fatalf("threads %v, %v", threads, err)
+	}
+	for _, thread := range threads {
+		slack, err := os.ReadFile(filepath.Join("/proc", filepath.Base(thread), "timerslack_ns")) // which task/ has not
+		if err == nil && strings.TrimSpace(string(slack)) != fmt.Sprint(timerSlack) {
+			t.Errorf("thread %s: %s", thread, slack)
+		}
 	}
 }
 

@@ -18,6 +18,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == keeperName {
 		os.Exit(keep(os.Args[2:]))
 	}
+	if watches(os.Args[1:]) {
+		unhurried()
+	}
 	ctx, stop := context.Background(), func() {}
 	if !passesSignals(os.Args[1:]) {
 		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -31,6 +34,16 @@ func main() {
 // program that it runs. To ask for them and to give them back would take a
 // millisecond each.
 func passesSignals(args []string) bool {
+	i := commandAt(args)
+	return i < len(args) && args[i] == runName
+}
+
+// commandAt is where in the arguments the name of the command is; their number where
+// it is not.
+func commandAt(args []string) int {
 	i := slices.IndexFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "-") })
-	return i >= 0 && args[i] == runName
+	if i < 0 {
+		return len(args)
+	}
+	return i
 }
