@@ -76,7 +76,8 @@ type Daemon struct {
 	// meanwhile.
 	looking sync.RWMutex
 	census  *fact.Machine
-	purse   purse // of the census
+	spaces  node.Spaces // for those who count something in each namespace
+	purse   purse       // of the census
 }
 
 // New returns a Daemon that has not begun. It looks at nothing yet.

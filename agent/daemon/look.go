@@ -49,23 +49,24 @@ const (
 // time.
 func (d *Daemon) all() []*source {
 	leaks, numbered := new(leakLook), new(atomic.Pointer[time.Time])
-	names := withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookNames)
+	names := d.withNode(&source{name: fromNames, every: namesEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookNames)
 	return []*source{
 		{name: fromPeers, every: again, bound: peersBound, beat: &d.peersLooked, look: d.watchPeers},
-		withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCensus),
+		d.withNode(&source{name: fromCensus, every: censusEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCensus),
 		{name: fromNumbers, every: numbersEvery, bound: time.Minute, beat: numbered, look: d.watchNumbers(numbered)},
 		names,
-		withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCalls(new(callLook))),
-		withNode(&source{name: fromCounters, every: kernelEvery, bound: 30 * time.Second}, d.lookCounters()),
-		withNode(&source{name: fromConntrack, every: kernelEvery, bound: 30 * time.Second}, d.lookConntrack()),
-		withNode(&source{name: fromFiles, every: programsEvery, bound: programsTime}, d.lookPrograms),
+		d.withNode(&source{name: fromCalls, every: callsEvery, bound: 30 * time.Second, wake: make(chan struct{}, 1)}, d.lookCalls(new(callLook))),
+		d.withNode(&source{name: fromCounters, every: kernelEvery, bound: 30 * time.Second}, d.lookCounters()),
+		d.withNode(&source{name: fromConntrack, every: kernelEvery, bound: 30 * time.Second}, d.lookConntrack()),
+		d.withNode(&source{name: fromFiles, every: programsEvery, bound: programsTime}, d.lookPrograms),
 		{name: fromLeaks, every: leaksEvery, bound: 30 * time.Second, look: d.lookLeaks(leaks), end: leaks.end},
 	}
 }
 
 // withNode gives a source a Node for all its looks.
-func withNode(s *source, look func(context.Context, *node.Node) (time.Duration, error)) *source {
+func (d *Daemon) withNode(s *source, look func(context.Context, *node.Node) (time.Duration, error)) *source {
 	n := node.New() // opens nothing yet
+	n.Spaces = &d.spaces
 	s.look = func(ctx context.Context) (time.Duration, error) { return look(ctx, n) }
 	s.end = func() { n.Close() }
 	return s
@@ -75,6 +76,7 @@ func withNode(s *source, look func(context.Context, *node.Node) (time.Duration, 
 // census on the same peers give way to them.
 func (d *Daemon) watchPeers(ctx context.Context) (time.Duration, error) {
 	n := node.New()
+	n.Spaces = &d.spaces
 	defer n.Close()
 	silent := make(map[peerKey]verdict.Change)
 	err := n.WatchPeers(ctx, node.PeerWatch{Of: d.options.Namespaces, Passive: d.options.Passive, Looked: d.beat}, func(m *fact.Machine, changes []verdict.Change) error {

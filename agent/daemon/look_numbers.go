@@ -10,10 +10,13 @@ import (
 )
 
 const (
-	// numbersEvery is how often the kernel is asked how many sockets there are,
-	// where that takes less than one part in numbersRest of a processor.
+	// numbersEvery is how often the kernel is asked how many sockets there are in each
+	// namespace, where that takes less than one part in numbersRest of a processor;
+	// and sooner, at the same price, when at one of the looks at their sum, which are
+	// totalEvery apart, many have come or gone.
 	numbersEvery = 500 * time.Millisecond
-	numbersRest  = 500
+	numbersRest  = 1000
+	totalEvery   = 250 * time.Millisecond
 
 	// A change is worth a census when it is more than some times what comes and goes
 	// anyway, and one part in worthShare of all sockets. So many such censuses may
@@ -45,27 +48,28 @@ func (d *Daemon) watchNumbers(looked *atomic.Pointer[time.Time]) func(context.Co
 	return func(ctx context.Context) (time.Duration, error) {
 		var (
 			h        hurry
+			counts   counting
 			paid     purse     // for recounts
 			recounts time.Time // when the next may be
 		)
-		kernel, pause := node.Populations{Of: d.options.Namespaces}, time.NewTimer(numbersEvery)
-		defer pause.Stop()
+		kernel, tick := node.Populations{Of: d.options.Namespaces, Spaces: &d.spaces}, time.NewTicker(totalEvery)
+		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return 0, ctx.Err()
-			case <-pause.C:
+			case <-tick.C:
 			}
 			began, used := time.Now(), processor()
-			now := kernel.Count()
-			pause.Reset(max(numbersEvery, spent(began, used)*numbersRest))
 			looked.Store(&began)
 			d.mu.Lock()
 			shown := d.known.counts
 			d.mu.Unlock()
-			if shown.population == nil {
+			if shown.population == nil || !counts.due(began, kernel.Total(), h.noise, shown.population.all) {
 				continue
 			}
+			now := kernel.Count()
+			counts.pay(time.Now(), spent(began, used))
 			worth := h.worth(began, now, shown.population, shown.cost)
 			if of := h.news(now, shown.shown); of != nil && !began.Before(recounts) {
 				used = processor()
@@ -76,6 +80,36 @@ func (d *Daemon) watchNumbers(looked *atomic.Pointer[time.Time]) func(context.Co
 				d.hurry(fromCensus)
 			}
 		}
+	}
+}
+
+// counting decides when the kernel is asked for the numbers of each namespace.
+type counting struct {
+	next   time.Time // when they are asked for anyway
+	sooner time.Time // when they may be, if many have come or gone
+	total  int       // of all when they were last asked for
+	now    int       // at the last look at that
+	purse  purse     // for what is asked sooner
+	early  bool
+}
+
+// due is asked with how many there are in all now, negative where that is not known,
+// what comes and goes anyway, and of how many.
+func (c *counting) due(at time.Time, total int, noise float64, all int) bool {
+	change := 0
+	if total >= 0 && c.total >= 0 {
+		change = abs(total - c.total)
+	}
+	c.now = total
+	c.early = at.Before(c.next)
+	return !c.early || change > 0 && change >= all/worthShare && float64(change) >= worthNoise*noise && !at.Before(c.sooner)
+}
+
+// pay takes note of what asking took.
+func (c *counting) pay(now time.Time, cost time.Duration) {
+	c.total, c.next = c.now, now.Add(max(numbersEvery, cost*numbersRest))
+	if c.early {
+		c.sooner = now.Add(c.purse.pay(now, cost, numbersRest, 0, rare))
 	}
 }
 

@@ -93,3 +93,48 @@ func TestNews(t *testing.T) {
 		t.Errorf("a namespace that could not be read: %v", of)
 	}
 }
+
+// The namespaces are counted at their own pace, at once when many have come or gone,
+// and what that takes too often is paid for.
+func TestCounting(t *testing.T) {
+	const cost, noise, all = time.Millisecond, 10, 30_000
+	var c counting
+	at := time.Now()
+	count := func(total int) bool {
+		at = at.Add(totalEvery)
+		if !c.due(at, total, noise, all) {
+			return false
+		}
+		c.pay(at, cost)
+		return true
+	}
+	if !count(30_000) {
+		t.Error("never counted, and not due")
+	}
+	for i := range 3 {
+		if count(30_000 - 39*(i%2)) {
+			t.Errorf("look %d: counted for what comes and goes anyway", i)
+		}
+	}
+	if !count(30_000) {
+		t.Error("not due in a second")
+	}
+	if !count(30_500) || count(30_500) {
+		t.Error("500 more are counted at once, and once")
+	}
+	for range 3 {
+		count(-1)
+	}
+	if c.total != -1 || count(30_000) {
+		t.Errorf("of what is not known nothing is concluded: %+v", c)
+	}
+	counted := 0
+	for i := range 10_000 { // 2,500 s in which a thousand come or go all the time
+		if count(30_000 + i%2*1000) {
+			counted++
+		}
+	}
+	if most := 2500 + int(purseful/cost) + 2500; counted < 2500 || counted > most {
+		t.Errorf("counted %d times, %d is the most", counted, most)
+	}
+}

@@ -14,7 +14,7 @@ import (
 
 // Counts reads what the kernel counted of TCP in each of some network namespaces.
 func (n *Node) Counts(ctx context.Context, of Namespaces) (*fact.Machine, error) {
-	return eachSpace(ctx, of, "counters", func(_ *fact.Machine, ns *fact.Namespace) error {
+	return n.eachSpace(ctx, of, "counters", func(_ *fact.Machine, ns *fact.Namespace) error {
 		counts, err := netns.Counts()
 		if err == nil {
 			ns.TCP = fact.Seen(counts)
@@ -26,7 +26,7 @@ func (n *Node) Counts(ctx context.Context, of Namespaces) (*fact.Machine, error)
 // Conntrack reads how full the connection tracking table of each of some network
 // namespaces is. A namespace without one is left out.
 func (n *Node) Conntrack(ctx context.Context, of Namespaces) (*fact.Machine, error) {
-	return eachSpace(ctx, of, "conntrack", func(m *fact.Machine, ns *fact.Namespace) error {
+	return n.eachSpace(ctx, of, "conntrack", func(m *fact.Machine, ns *fact.Namespace) error {
 		table, err := conntrack.Size(ns.Inode)
 		switch {
 		case err == nil:
@@ -39,10 +39,11 @@ func (n *Node) Conntrack(ctx context.Context, of Namespaces) (*fact.Machine, err
 }
 
 // eachSpace reads something in each network namespace, on a thread that is in it.
-// Those that cannot be read are one blind spot; where none can, that is an error.
-func eachSpace(ctx context.Context, of Namespaces, source string, read func(*fact.Machine, *fact.Namespace) error) (*fact.Machine, error) {
+// Those that are gone are left out, others that cannot be read are one blind spot;
+// where none can, that is an error.
+func (n *Node) eachSpace(ctx context.Context, of Namespaces, source string, read func(*fact.Machine, *fact.Namespace) error) (*fact.Machine, error) {
 	l := look{Machine: &fact.Machine{Host: hostname()}, want: Want{Namespaces: of}}
-	list, err := l.choose()
+	list, err := l.choose(n.Spaces, relist)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,11 @@ func eachSpace(ctx context.Context, of Namespaces, source string, read func(*fac
 			return nil, err
 		}
 		ns := &list[i]
-		if err := netns.Do(*ns, func() error { return read(m, ns) }); err != nil {
+		err := netns.Do(*ns, func() error { return read(m, ns) })
+		if isGone(err) {
+			continue
+		}
+		if err != nil {
 			failed = cmp.Or(failed, err)
 			unread++
 			continue
@@ -73,6 +78,12 @@ func eachSpace(ctx context.Context, of Namespaces, source string, read func(*fac
 		return nil, errors.Join(errNoNamespace, failed)
 	}
 	return m, nil
+}
+
+// isGone reports that a namespace ended before it was read.
+func isGone(err error) bool {
+	var entering *netns.Error
+	return errors.As(err, &entering) && errors.Is(err, netns.ErrGone)
 }
 
 var errNoNamespace = errors.New("no network namespace can be read")

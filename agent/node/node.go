@@ -24,6 +24,10 @@ const borrowTime = 5 * time.Second
 // Node keeps open, between looks, what is costly to open. Use New; Close it. It
 // takes one look at a time.
 type Node struct {
+	// Spaces, where they are set, are shared with others. Those that gather what is
+	// in each namespace now and then may use a list that is 5 s old.
+	Spaces *Spaces
+
 	programs gobin.Cache
 	onPath   gobin.Programs
 
@@ -132,7 +136,7 @@ func (n *Node) Look(ctx context.Context, w Want) (*fact.Machine, error) {
 		})
 	}
 	begun := time.Now()
-	err := l.spaces()
+	err := l.spaces(n.Spaces)
 	wg.Wait()
 	if err != nil {
 		return nil, err

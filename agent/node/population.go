@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"slices"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 // Populations is ready. One goroutine may use it at a time.
 type Populations struct {
 	Of     Namespaces // the zero value is all
+	Spaces *Spaces    // nil: it lists them itself
 	spaces []fact.Namespace
 	listed time.Time
 }
@@ -25,7 +25,7 @@ type Populations struct {
 func (p *Populations) Count() map[uint32]int {
 	if p.listed.IsZero() || time.Since(p.listed) > relist {
 		l := look{Machine: &fact.Machine{}, want: Want{Namespaces: p.Of}}
-		p.spaces, _ = l.choose() // what cannot be seen is named by the looks
+		p.spaces, _ = l.choose(p.Spaces, relist) // what cannot be seen is named by the looks
 		p.listed = time.Now()
 	}
 	all := make(map[uint32]int, len(p.spaces))
@@ -48,6 +48,16 @@ func (p *Populations) Count() map[uint32]int {
 	return all
 }
 
+// Total returns how many TCP sockets the kernel has in all its network namespaces,
+// those in TIME_WAIT left out and those that are not connected among them; negative
+// where it does not tell. It takes some 20 µs.
+func (p *Populations) Total() int {
+	if n, ok := sockdiag.Allocated(); ok {
+		return n
+	}
+	return -1
+}
+
 // Tally calls each with every TCP socket of some of the namespaces that the last
 // [Populations.Count] returned, those in TIME_WAIT left out. A socket has no
 // fact.Conn, and is good until each returns. For each namespace the kernel walks the
@@ -61,8 +71,7 @@ func (p *Populations) Tally(of []uint32, each func(*fact.Socket)) error {
 			continue
 		}
 		err := netns.Do(ns, func() error { return sockdiag.Tally(ns.Inode, each) })
-		var entering *netns.Error
-		if err != nil && !(errors.As(err, &entering) && errors.Is(err, netns.ErrGone)) {
+		if err != nil && !isGone(err) {
 			return err
 		}
 	}

@@ -77,9 +77,10 @@ func namespaceAt(path string) (uint32, error) {
 
 var errNotNamespace = errors.New("it is something else")
 
-// spaces reads every namespace that is wanted. It fails when none can be read.
-func (l *look) spaces() error {
-	list, err := l.choose()
+// spaces reads every namespace that is wanted, and has known made anew. It fails when
+// none can be read.
+func (l *look) spaces(known *Spaces) error {
+	list, err := l.choose(known, 0)
 	if err != nil {
 		return err
 	}
@@ -103,9 +104,9 @@ func (l *look) spaces() error {
 	return nil
 }
 
-// choose lists the namespaces to read.
-func (l *look) choose() ([]fact.Namespace, error) {
-	list, blind := netns.List()
+// choose lists the namespaces to read, as they were so long ago at most.
+func (l *look) choose(known *Spaces, age time.Duration) ([]fact.Namespace, error) {
+	list, blind := known.list(age)
 	w := l.want.Namespaces
 	if !w.self && w.inode == 0 {
 		l.blind(blind...) // one namespace is seen even where others are not

@@ -84,7 +84,7 @@ type PeerWatch struct {
 // Suspects that few connections ask are poked beside the looks, [act.Confirm], at
 // most 32 at a time and 50 a second.
 func (n *Node) WatchPeers(ctx context.Context, w PeerWatch, tell func(*fact.Machine, []verdict.Change) error) error {
-	watch := &peerWatch{PeerWatch: w, node: n, glances: glances{of: w.Of}, speed: pace{saved: purse}, asker: newAsker(w.Passive), tell: tell}
+	watch := &peerWatch{PeerWatch: w, node: n, glances: glances{of: w.Of, known: n.Spaces}, speed: pace{saved: purse}, asker: newAsker(w.Passive), tell: tell}
 	defer watch.asker.close()
 	defer watch.glances.close()
 	words, stopWords := n.listen(ctx, w.Of)
@@ -316,6 +316,7 @@ func (n *Node) complete(ctx context.Context, of Namespaces, changes []verdict.Ch
 // glances are looks at nothing but the TCP sockets.
 type glances struct {
 	of     Namespaces
+	known  *Spaces
 	host   string
 	spaces []fact.Namespace
 	listed time.Time
@@ -419,7 +420,7 @@ func (g *glances) close() {
 // machine is nobody's peer.
 func (g *glances) list() error {
 	l := look{Machine: &fact.Machine{}, want: Want{Namespaces: g.of}}
-	list, err := l.choose()
+	list, err := l.choose(g.known, 0)
 	if err != nil {
 		return err
 	}

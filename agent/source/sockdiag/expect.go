@@ -47,6 +47,16 @@ func Population(pid int32) (n int, ok bool) {
 	return u.tcp4 + u.tcp6, u.tcp4 >= 0 && u.tcp6 >= 0
 }
 
+// Allocated returns how many TCP sockets the kernel has, of all network namespaces
+// together, those that are not connected among them and those in TIME_WAIT not:
+// sockstat_seq_show in net/ipv4/proc.c. It takes less than [Population] of one
+// namespace. It is not ok when it cannot be read.
+func Allocated() (n int, ok bool) {
+	stat, _ := os.ReadFile("/proc/thread-self/net/sockstat")
+	n = after(stat, " alloc ")
+	return n, n >= 0
+}
+
 func parseUse(stat, stat6 []byte) use {
 	return use{
 		all: max(after(stat, "sockets: used "), 0), timeWait: max(after(stat, " tw "), 0),

@@ -4,6 +4,8 @@ import (
 	"net"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
 
@@ -76,4 +78,23 @@ func FuzzUse(f *testing.F) {
 			t.Errorf("%d sockets expected", n)
 		}
 	})
+}
+
+// A socket counts among all the kernel has as soon as it is made.
+func TestAllocated(t *testing.T) {
+	was, ok := Allocated()
+	if !ok {
+		t.Fatal("this kernel does not tell")
+	}
+	const more = 500 // than others here let go of meanwhile
+	for range more {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	if is, _ := Allocated(); is <= was {
+		t.Errorf("%d sockets, and with %d more %d", was, more, is)
+	}
 }
