@@ -143,6 +143,9 @@ func (t *Table) Lookup(pc uint64) []Frame {
 	if frames, found := t.seen[pc]; found {
 		return frames
 	}
+	if t.pcln.wrapper == 0 {
+		t.pcln.wrapper, _ = remember(t, "last kind", func() (uint8, error) { return t.pcln.lastKind(t.im), nil })
+	}
 	frames := t.pcln.lookup(t.im, pc-t.bias)
 	if t.seen == nil || len(t.seen) >= mostSeen {
 		t.seen = make(map[uint64][]Frame)

@@ -208,7 +208,7 @@ func (f *function) number(im *image, i uint64) (uint32, bool) {
 	return order.Uint32(b), true
 }
 
-// lookup needs an address in the file.
+// lookup needs an address in the file, and that the kind of wrappers is known.
 func (p *pclntab) lookup(im *image, pc uint64) []Frame {
 	if pc < p.text || pc >= p.etext || pc-p.text > math.MaxUint32 {
 		return nil
@@ -223,9 +223,6 @@ func (p *pclntab) lookup(im *image, pc uint64) []Frame {
 	f, ok := p.function(im, i)
 	if !ok || pc < f.entry || pc >= f.end {
 		return nil
-	}
-	if p.wrapper == 0 {
-		p.wrapper = p.lastKind(im)
 	}
 	steps := mostSteps
 	frames, at := p.inlined(im, &f, pc, &steps)
