@@ -2,8 +2,11 @@ package sockdiag
 
 import (
 	"bytes"
-	"os"
+	"errors"
+	"io/fs"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/fact"
 )
@@ -25,13 +28,26 @@ type use struct {
 func readUse() use { return useOf("/proc/thread-self/net/") }
 
 func useOf(dir string) use {
-	stat, _ := os.ReadFile(dir + "sockstat")
-	stat6, err := os.ReadFile(dir + "sockstat6")
+	stat, _ := readStat(dir + "sockstat")
+	stat6, err := readStat(dir + "sockstat6")
 	u := parseUse(stat, stat6)
-	if len(stat) > 0 && os.IsNotExist(err) { // IPv6 is off
+	if len(stat) > 0 && errors.Is(err, fs.ErrNotExist) { // IPv6 is off
 		u.tcp6, u.udp6 = 0, 0
 	}
 	return u
+}
+
+// readStat reads one of these files, which have some 200 bytes: with half the system
+// calls that os.ReadFile makes, as it is done often.
+func readStat(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 1024)
+	n, err := unix.Read(fd, buf)
+	return buf[:max(n, 0)], err
 }
 
 // Population returns how many TCP sockets there are in the network namespace of a
@@ -52,7 +68,7 @@ func Population(pid int32) (n int, ok bool) {
 // sockstat_seq_show in net/ipv4/proc.c. It takes less than [Population] of one
 // namespace. It is not ok when it cannot be read.
 func Allocated() (n int, ok bool) {
-	stat, _ := os.ReadFile("/proc/thread-self/net/sockstat")
+	stat, _ := readStat("/proc/thread-self/net/sockstat")
 	n = after(stat, " alloc ")
 	return n, n >= 0
 }
