@@ -15,8 +15,10 @@ const (
 	// 20 MiB more.
 	roomAtLeast = 52 << 20
 
-	// roomEach is how much may be held for each byte in use, beyond that.
-	roomEach = 2
+	// Beyond that as much may be held as is in use between looks and half as much
+	// again, or what was in use last and a quarter.
+	roomBetween = 2
+	roomLast    = 4
 
 	// resizes is how often that is set anew, by what was in use at the last ones.
 	resizes = 10 * time.Second
@@ -54,5 +56,5 @@ func room(seen []uint64) int64 {
 		return roomAtLeast
 	}
 	least, last := slices.Min(seen), seen[len(seen)-1]
-	return max(roomAtLeast, roomEach*int64(least), int64(last+last/2))
+	return max(roomAtLeast, int64(least+least/roomBetween), int64(last+last/roomLast))
 }

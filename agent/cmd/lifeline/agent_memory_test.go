@@ -10,8 +10,8 @@ func TestRoom(t *testing.T) {
 	}{
 		{nil, roomAtLeast},
 		{[]uint64{20 * mib, 34 * mib, 20 * mib}, roomAtLeast}, // in the midst of a look
-		{[]uint64{20 * mib, 20 * mib, 100 * mib}, 150 * mib},  // it has just become more
-		{[]uint64{100 * mib, 160 * mib, 100 * mib}, 200 * mib},
+		{[]uint64{20 * mib, 20 * mib, 100 * mib}, 125 * mib},  // it has just become more
+		{[]uint64{100 * mib, 160 * mib, 100 * mib}, 150 * mib},
 	} {
 		if got := room(test.seen); got != test.want {
 			t.Errorf("%v: %d MiB, want %d", test.seen, got/mib, test.want/mib)

@@ -22,7 +22,7 @@ func main() {
 		unhurried()
 	}
 	ctx, stop := context.Background(), func() {}
-	if !passesSignals(os.Args[1:]) {
+	if !runs(os.Args[1:]) {
 		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	}
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -30,10 +30,9 @@ func main() {
 	os.Exit(code)
 }
 
-// passesSignals reports that the command is run, whose signals are those of the
-// program that it runs. To ask for them and to give them back would take a
-// millisecond each.
-func passesSignals(args []string) bool {
+// runs reports that the command is run. Its signals are those of the program that it
+// runs: to ask for them and to give them back would take a millisecond each.
+func runs(args []string) bool {
 	i := commandAt(args)
 	return i < len(args) && args[i] == runName
 }

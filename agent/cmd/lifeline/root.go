@@ -44,7 +44,7 @@ func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 // run is the whole command: main without the process.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot(commandsFor(args)...)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -77,8 +77,17 @@ func oneLine(err error) string {
 	return fact.Printable(strings.Join(strings.Fields(err.Error()), " "))
 }
 
-// newRoot makes the command and all that it can do.
-func newRoot() *cobra.Command {
+// commandsFor makes the commands that arguments may mean: all, which takes a
+// millisecond, or the one that a program waits for.
+func commandsFor(args []string) []*cobra.Command {
+	if runs(args) {
+		return []*cobra.Command{newRun()}
+	}
+	return []*cobra.Command{newAgent(), newTop(), newCheck(), newCalls(), newLeaks(), newCensus(), newHistory(), newDiff(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newVersion(), newMan()}
+}
+
+// newRoot makes the command with what it can do.
+func newRoot(commands ...*cobra.Command) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "lifeline",
 		Short: "Keeps four promises about every network connection",
@@ -102,7 +111,7 @@ func newRoot() *cobra.Command {
 	root.SetHelpFunc(help)
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd, nil); return nil })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newAgent(), newTop(), newCheck(), newCalls(), newLeaks(), newCensus(), newHistory(), newDiff(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newVersion(), newMan())
+	root.AddCommand(commands...)
 	complete(root)
 	return root
 }

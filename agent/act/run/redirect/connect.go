@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +54,7 @@ func (r *Redirector) connect(c *notify.Call) answer {
 // again: one that is tied to an interface or an address from which loopback is
 // not to be reached has an address of its own afterwards.
 func (r *Redirector) connectDatagram(c *notify.Call, fd int, a address) answer {
-	err := unix.Connect(fd, r.stubFor(a).sockaddr())
+	err := connectAtOnce(fd, r.stubFor(a))
 	if local, ok := localAddress(fd); err == nil && ok && local.Addr().IsLoopback() {
 		r.Ports.Allow(networkOf(local, false), local.Port(), false)
 		r.Tally.add(r.program(c), Redirected)
@@ -219,8 +220,8 @@ func networkOf(local address, stream bool) stub.Network {
 // streams reports that a socket is of TCP, and not of UDP; all others are an
 // error.
 func streams(fd int) (bool, error) {
-	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil { // not a socket
+	var protocol int32
+	if !option(fd, unix.SO_PROTOCOL, unsafe.Pointer(&protocol), unsafe.Sizeof(protocol)) { // not a socket
 		return false, errNoInet
 	}
 	switch protocol {
@@ -258,14 +259,41 @@ func (n *netns) find() {
 		return
 	}
 	defer unix.Close(fd)
-	n.cookie, _ = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	n.cookie, _ = cookieOf(fd)
 }
 
 // other reports that a socket is of another one, where the stub is not. Before
 // Linux 5.14 that is not known, and connecting fails.
 func (n *netns) other(fd int) bool {
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	return err == nil && cookie != n.cookie
+	cookie, ok := cookieOf(fd)
+	return ok && cookie != n.cookie
+}
+
+func cookieOf(fd int) (cookie uint64, ok bool) {
+	ok = option(fd, unix.SO_NETNS_COOKIE, unsafe.Pointer(&cookie), unsafe.Sizeof(cookie))
+	return cookie, ok
+}
+
+// option reads one of a socket's. Neither this nor [connectAtOnce] waits for anything,
+// so that Go's scheduler need not hear of them, which package unix tells it.
+func option(fd, name int, value unsafe.Pointer, size uintptr) (ok bool) {
+	length := uint32(size)
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(name), uintptr(value), uintptr(unsafe.Pointer(&length)), 0)
+	return errno == 0
+}
+
+// connectAtOnce connects a socket of UDP.
+func connectAtOnce(fd int, to address) error {
+	var b [unix.SizeofSockaddrInet6]byte
+	to.put(b[:])
+	length := uintptr(unix.SizeofSockaddrInet4)
+	if to.inet6 {
+		length = unix.SizeofSockaddrInet6
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&b)), length); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // failed lets the program do what it would have done without Lifeline.

@@ -64,13 +64,14 @@ func readText(tid int, at uint64, most int) (string, error) {
 func proc(tid int, name string) string { return "/proc/" + strconv.Itoa(tid) + "/" + name }
 
 // borrow returns a copy of a descriptor of the process that made a call. It is
-// that one and no other: the call still waits.
+// that one and no other: the call still waits, or the thread is the one that had this
+// number before the call, and has no other until it ends.
 func (r *Redirector) borrow(c *notify.Call) (int, error) {
 	if r.deny {
 		return -1, unix.EPERM
 	}
-	fd, err := r.threads.borrow(int(c.TID), descriptorOf(c))
-	if err == nil && !r.Listener.Valid(c.ID) {
+	fd, same, err := r.threads.borrow(int(c.TID), descriptorOf(c))
+	if err == nil && !(same && r.patient) && !r.Listener.Valid(c.ID) {
 		unix.Close(fd)
 		return -1, unix.ESRCH
 	}

@@ -48,6 +48,7 @@ type Redirector struct {
 	Resolv string
 
 	deny    bool // pidfd_getfd, for tests
+	patient bool // a call that was received ends with its thread and not by a signal: WAIT_KILLABLE_RECV, Linux 5.19
 	servers servers
 	places  places
 	threads threads
@@ -72,7 +73,7 @@ func (r *Redirector) Serve() error {
 	r.servers.path = r.resolv()
 	r.ended = make(chan error, mostLoops)
 	r.netns.find()
-	_ = r.Listener.Hasten() // without it is slower
+	r.patient = r.Listener.Hasten() == nil // without it is slower
 	for i := range r.Journal.slots {
 		slot := &r.Journal.slots[i]
 		if slot.ID != 0 && r.Listener.Valid(slot.ID) {

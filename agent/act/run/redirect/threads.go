@@ -17,64 +17,76 @@ const mostThreads = 64
 // never for another of the same number: when the thread is gone it says so.
 type threads struct {
 	mu   sync.Mutex
-	kept map[int]int // descriptors by number; whoever uses one takes it out
+	kept map[int]thread // by number; whoever uses one takes it out
 }
 
-func (t *threads) take(tid int) (process int, ok bool) {
+// thread is a descriptor of one, or of its process before Linux 6.9.
+type thread struct {
+	fd  int
+	own bool // it stands for the thread alone
+}
+
+func (t *threads) take(tid int) (taken thread, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	process, ok = t.kept[tid]
+	taken, ok = t.kept[tid]
 	delete(t.kept, tid)
-	return process, ok
+	return taken, ok
 }
 
-func (t *threads) keep(tid, process int) {
+func (t *threads) keep(tid int, kept thread) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, ok := t.kept[tid]; ok {
-		unix.Close(process)
+		unix.Close(kept.fd)
 		return
 	}
 	if len(t.kept) >= mostThreads {
 		for _, other := range t.kept {
-			unix.Close(other)
+			unix.Close(other.fd)
 		}
 		clear(t.kept)
 	}
 	if t.kept == nil {
-		t.kept = make(map[int]int)
+		t.kept = make(map[int]thread)
 	}
-	t.kept[tid] = process
+	t.kept[tid] = kept
 }
 
 // borrow returns a copy of a descriptor of the process that a thread belongs to.
-// Whether that is still the thread which called is for the caller to ask.
-func (t *threads) borrow(tid, fd int) (int, error) {
-	if process, ok := t.take(tid); ok {
-		copied, err := getfd(process, fd)
-		if err == nil {
-			t.keep(tid, process)
-			return copied, nil
+// Same says that it is of the thread that had this number when the descriptor of the
+// thread was opened, and has it still; else whether it is of the one that called is
+// for the caller to ask.
+func (t *threads) borrow(tid, fd int) (copied int, same bool, err error) {
+	if kept, ok := t.take(tid); ok {
+		if copied, err = getfd(kept.fd, fd); err == nil {
+			t.keep(tid, kept)
+			return copied, kept.own, nil
 		}
-		unix.Close(process) // of a thread that has ended, perhaps
+		unix.Close(kept.fd) // of a thread that has ended, perhaps
 	}
-	process, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD) // Linux 6.9
-	if err == unix.EINVAL {
-		var tgid int
-		if tgid, err = leader(tid); err == nil {
-			process, err = unix.PidfdOpen(tgid, 0)
-		}
-	}
+	opened, err := open(tid)
 	if err != nil {
-		return -1, os.NewSyscallError("pidfd_open", err)
+		return -1, false, os.NewSyscallError("pidfd_open", err)
 	}
-	copied, err := getfd(process, fd)
-	if err != nil {
-		unix.Close(process)
-		return -1, os.NewSyscallError("pidfd_getfd", err)
+	if copied, err = getfd(opened.fd, fd); err != nil {
+		unix.Close(opened.fd)
+		return -1, false, os.NewSyscallError("pidfd_getfd", err)
 	}
-	t.keep(tid, process)
-	return copied, nil
+	t.keep(tid, opened)
+	return copied, false, nil
+}
+
+func open(tid int) (t thread, err error) {
+	if t.fd, err = unix.PidfdOpen(tid, unix.PIDFD_THREAD); err != unix.EINVAL { // Linux 6.9
+		t.own = true
+		return t, err
+	}
+	tgid, err := leader(tid)
+	if err == nil {
+		t.fd, err = unix.PidfdOpen(tgid, 0)
+	}
+	return t, err
 }
 
 // getfd is pidfd_getfd(2), which waits for nothing.
