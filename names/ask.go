@@ -15,6 +15,8 @@ func (r *Resolver) ask(ctx context.Context, c *config, x *race, one *contender) 
 	began := time.Now()
 	f := finish{contender: one}
 	if one.system() {
+		one.health.busy.Add(1)
+		defer one.health.busy.Add(-1)
 		f.found, f.err = askSystem(ctx, one, x.network, x.host, x.plan.dns != equal)
 	} else {
 		host := x.host

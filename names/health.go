@@ -3,6 +3,7 @@ package names
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +17,11 @@ const (
 	// twice as long, up to longestPause: beside the others, so that nobody waits.
 	firstPause   = time.Second
 	longestPause = 30 * time.Second
+
+	// crowd is how many questions at a time a way of the system is asked before those
+	// who could as well be asked get their turn first: each costs the C library many
+	// times what a question costs here, and the processors are soon busy with that.
+	crowd = 16
 )
 
 // errSilent is the error of whoever did not answer before another did.
@@ -42,6 +48,8 @@ type health struct {
 	failed   time.Time
 	missed   int       // 0 = it answers; else how often it was asked again
 	pause    time.Time // when it is asked again
+
+	busy atomic.Int32 // questions that it has not answered
 }
 
 // did notes an answer, a no among them, that took so long. What it missed before
@@ -88,6 +96,9 @@ func (h *health) dead() bool {
 	defer h.mu.Unlock()
 	return h.missed > 0
 }
+
+// crowded reports that it has enough to do.
+func (h *health) crowded() bool { return h.busy.Load() >= crowd }
 
 // due reports whether it is time to ask one that is dead whether it is back. It
 // says so once.

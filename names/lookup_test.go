@@ -396,6 +396,52 @@ func TestStuckSystem(t *testing.T) {
 			t.Errorf("%+v, %v", answer, err)
 		}
 	})
+	t.Run("it has much to do", func(t *testing.T) {
+		t.Parallel()
+		release := make(chan struct{})
+		letGo := sync.OnceFunc(func() { close(release) })
+		defer letGo()
+		system := &way{name: "busy", lookup: func(_ context.Context, _, host string) ([]netip.Addr, error) {
+			if strings.HasPrefix(host, "held") {
+				<-release
+			}
+			return addrs("10.8.0.1"), nil
+		}}
+		r := resolver(t, nil, []names.Way{system}, serve(t, func(q *asked) [][]byte {
+			return [][]byte{q.reply(dnsmessage.RCodeSuccess, map[dnsmessage.Type][]string{dnsmessage.TypeA: {"10.0.0.1"}}[q.kind]...)}
+		}))
+		r.Timeout = long
+		by := func(prefix string) (ways map[bool]int) { // whether it is the system's way
+			ways = make(map[bool]int)
+			for i := range 20 {
+				answer, err := r.Lookup(t.Context(), "ip", fmt.Sprintf("%s%d.corp", prefix, i))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ways[answer.Way == "busy"]++
+			}
+			return ways
+		}
+		if ways := by("free"); ways[true] == 0 {
+			t.Errorf("%v: the system is not asked first", ways)
+		}
+		var held sync.WaitGroup
+		for i := range 16 { // nameservers answer these
+			held.Go(func() { _, _ = r.Lookup(t.Context(), "ip", fmt.Sprintf("held%d.corp", i)) })
+		}
+		held.Wait()
+		for r.Ways()[0].Dead { // no more when it has been asked whether it is back
+			_ = by(fmt.Sprint("again", time.Now().UnixNano()))
+			time.Sleep(20 * time.Millisecond)
+		}
+		if ways := by("crowd"); ways[false] == 0 {
+			t.Errorf("%v: the system is asked first all the same", ways)
+		}
+		letGo()
+		for ways := by("one"); ways[true] == 0; ways = by(fmt.Sprint("more", time.Now().UnixNano())) {
+			time.Sleep(time.Millisecond)
+		}
+	})
 	t.Run("a slow yes beats a no", func(t *testing.T) {
 		t.Parallel()
 		system := &way{name: "slow", lookup: func(ctx context.Context, _, _ string) ([]netip.Addr, error) {

@@ -55,7 +55,8 @@ type finish struct {
 //     that could say more.
 //
 // Who fails is followed by the next at once; who is slow gets company, and who did
-// not answer in a lookup before is asked after the others.
+// not answer in a lookup before is asked after the others. So is a way of the system
+// that has much to do, where nameservers are as good.
 type race struct {
 	question
 	plan    plan
@@ -140,13 +141,14 @@ func asksLibrary(way Way) bool {
 	return !nscd
 }
 
-// place moves those back that did not answer in a lookup before, and nameservers that
-// are asked instead of the system to the end.
+// place moves those back that did not answer in a lookup before, or have much to do
+// that others can do as well, and nameservers that are asked instead of the system to
+// the end.
 func (x *race) place(one *contender) int {
 	switch {
 	case !one.system() && x.plan.dns == instead:
 		return 2
-	case one.system() && one.health.dead():
+	case one.system() && (one.health.dead() || x.plan.dns == equal && one.health.crowded()):
 		return 1
 	default:
 		return 0
