@@ -11,11 +11,11 @@ const (
 	quickest = 125 * time.Millisecond
 
 	// What looks may take of a processor when all is well, one part in so many:
-	// 0.8 %, and 0.05 % where the kernel tells when to look, so that looks are only
+	// 0.8 %, and 0.025 % where the kernel tells when to look, so that looks are only
 	// for what it does not tell. It does not tell who is back, nor that the one
 	// namespace that is watched is gone: for that they may take 0.2 %.
 	calm   = 125
-	told   = 2000
+	told   = 4000
 	untold = 500
 
 	// budget is what they may take in the long run: 1 %.

@@ -7,11 +7,11 @@ import (
 
 func TestPace(t *testing.T) {
 	for cost, want := range map[time.Duration][2]time.Duration{
-		0:                      {quickest, quickest},
-		time.Millisecond:       {quickest, 2 * time.Second},
-		4 * time.Millisecond:   {500 * time.Millisecond, 8 * time.Second},
-		100 * time.Millisecond: {slowest, 200 * time.Second},
-		time.Second:            {slowest, slowestTold},
+		0:                     {quickest, quickest},
+		time.Millisecond:      {quickest, 4 * time.Second},
+		4 * time.Millisecond:  {500 * time.Millisecond, 16 * time.Second},
+		50 * time.Millisecond: {slowest, 200 * time.Second},
+		time.Second:           {slowest, slowestTold},
 	} {
 		for i, told := range []bool{false, true} {
 			p := pace{told: told, saved: purse}
