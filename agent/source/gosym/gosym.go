@@ -11,8 +11,8 @@
 // Bound: executables are foreign. Nothing in them is executed or trusted: each
 // offset and count is checked where it is used. A [Table] keeps at most 16 MiB
 // of the file, however large that is. [Open] reads the file's data once or
-// twice, at the speed of the page cache. The first [Table.Lookup] looks at each
-// function, some 100 ns for each; others take microseconds, and of a hostile table
+// twice, at the speed of the page cache. The first [Table.Lookup] in a file looks at
+// each function, some 100 ns for each; others take microseconds, and of a hostile table
 // at most a tenth of a second.
 package gosym
 

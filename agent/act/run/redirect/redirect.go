@@ -73,7 +73,9 @@ func (r *Redirector) Serve() error {
 	r.servers.path = r.resolv()
 	r.ended = make(chan error, mostLoops)
 	r.netns.find()
-	r.patient = r.Listener.Hasten() == nil // without it is slower
+	// Without it is slower. A kernel that has it, Linux 6.6, has waits that only the end
+	// of a thread ends, too, which the filter then asks for.
+	r.patient = r.Listener.Hasten() == nil
 	for i := range r.Journal.slots {
 		slot := &r.Journal.slots[i]
 		if slot.ID != 0 && r.Listener.Valid(slot.ID) {
