@@ -34,7 +34,8 @@ var tags = []string{"linux", "darwin", "windows", "unix", "amd64", "arm64", "386
 // imported are the packages that are imported for their effect, and which it
 // is; only they may have a func init.
 var imported = map[string]string{
-	"names/getaddrinfo": "lets package names ask through the program that it carries, which nobody must carry who did not ask for it",
+	"names/getaddrinfo":        "lets package names ask through the program that it carries, which nobody must carry who did not ask for it",
+	"agent/cmd/lifeline/early": "begins what a program waits for, before the rest of the command is initialised",
 }
 
 // dependencies are the modules that are required directly, and why.

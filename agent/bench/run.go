@@ -202,28 +202,37 @@ func (v *vpn) story(ctx context.Context) error {
 	return t.print()
 }
 
-// start measures how much later a program begins.
+// start measures how much later a program begins, and has ended.
 func (v *vpn) start(ctx context.Context) error {
-	var bare, with []time.Duration
+	const bare, with = 0, 1
+	program := []string{"/bin/date", "+%s%N"}
+	lines := [2][]string{bare: program, with: append([]string{v.file("lifeline"), "run", "--"}, program...)}
+	var begins, ends [2][]time.Duration
 	for range v.starts {
-		text, _, err := output(ctx, v.command(false, v.file("bench"), "program", "starts", "/bin/true"))
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, text)
+		for i, line := range lines {
+			text, _, err := output(ctx, v.command(false, append([]string{v.file("bench"), "program", "starts"}, line...)...))
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, text)
+			}
+			begun, ended, _ := strings.Cut(text, " ")
+			begin, err1 := time.ParseDuration(begun)
+			end, err2 := time.ParseDuration(ended)
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			begins[i], ends[i] = append(begins[i], begin), append(ends[i], end)
 		}
-		one, _ := time.ParseDuration(text)
-		text, _, err = output(ctx, v.command(false, v.file("bench"), "program", "starts", v.file("lifeline"), "run", "--", "/bin/true"))
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, text)
-		}
-		other, _ := time.ParseDuration(text)
-		bare, with = append(bare, one), append(with, other)
 	}
-	slices.Sort(bare)
-	slices.Sort(with)
-	t := newTable("start and end of /bin/true, %d times", v.starts)
-	t.row("without, median", short(bare[len(bare)/2]), "-", 0)
-	t.row("with, median", short(with[len(with)/2]), "-", 0)
-	t.took("difference", with[len(with)/2]-bare[len(bare)/2], startAim)
+	t := newTable("date(1), %d times, medians", v.starts)
+	median := func(what string, all [2][]time.Duration) (later time.Duration) {
+		for i, name := range []string{bare: "without", with: "with"} {
+			slices.Sort(all[i])
+			t.row(what+", "+name, short(all[i][len(all[i])/2]), "-", 0)
+		}
+		return all[with][v.starts/2] - all[bare][v.starts/2]
+	}
+	t.row("  it begins later by", short(median("until it begins", begins)), "-", 0)
+	t.took("  it has ended later by", median("until it has ended", ends), startAim)
 	return t.print()
 }
 

@@ -39,6 +39,8 @@ func actAs(ctx context.Context, args []string) error {
 		return makeCalls(args[1], args[2])
 	case "slices":
 		return makeSlices(args[1])
+	case "filtered":
+		return makeFiltered(args[1])
 	case "least":
 		return leastTrap(args[1], args[2])
 	case "starts":
@@ -172,12 +174,14 @@ func get(ctx context.Context, args []string) error {
 	return err
 }
 
-// startOnce prints how long a program runs.
+// startOnce prints when a program that tells the time did so, and when it had ended.
 func startOnce(line []string) error {
 	began := time.Now()
-	err := exec.Command(line[0], line[1:]...).Run()
-	fmt.Println(time.Since(began))
-	return err
+	text, err := exec.Command(line[0], line[1:]...).Output()
+	ended := time.Since(began)
+	told, err2 := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	fmt.Println(time.Unix(0, told).Sub(began), ended)
+	return errors.Join(err, err2)
 }
 
 // lookUp looks names up and prints how many times that failed.

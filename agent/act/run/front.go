@@ -9,51 +9,49 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
+	"github.com/lifeline-go/lifeline/agent/act/run/launch"
+	"github.com/lifeline-go/lifeline/agent/act/run/signals"
 )
 
 // Front runs a program to its end, in a process that does nothing else, and has
-// not asked for signals: it takes them over, and lets go of its standard input and output and, unless a
-// report is asked for, of standard error. When nothing could be started the error
+// not asked for signals: it takes them over, and lets go of its standard input and
+// output and, unless a report is asked for, of standard error. When nothing could be started the error
 // is a [*StartError], of the program, or an [*UnsupportedError], of this machine.
 //
 // Say is called once, before the program begins to work, where the way is another
 // one than was asked for. Resolver is for when the keeper dies.
 func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Way, string)) (Status, Report, error) {
-	if p.Via != Proxy && redirect.Active() {
+	if p.Via != Proxy && p.Keeper.Nested {
 		say(Nested, "")
 		err := unix.Exec(p.Path, p.Args, p.Env)
-		return Status{}, Report{}, &StartError{p.Path, err}
+		return Status{}, Report{}, &StartError{Path: p.Path, Err: err}
 	}
 	// What its keeper leaves behind when it dies is this process's then.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return Status{}, Report{}, os.NewSyscallError("prctl", err)
 	}
 	f := &front{program: p, resolver: resolver, signals: make(chan os.Signal, 64)}
-	ours, theirs, err := newWire()
-	if err != nil {
-		return Status{}, Report{}, err
+	if p.Keeper.Nested {
+		p.Keeper.Start(p.Args, p.Env)
 	}
-	f.wire = ours
-	o := &order{Via: p.Via, All: p.All, Report: p.Report, Path: p.Path}
-	if links() {
-		o.Group = unix.Getpgrp()
-	}
-	_, err = spawn(p.Keeper, p.Args, p.Env, theirs, o.Group != 0)
-	theirs.close()
-	listen(f.signals, ordinary)    // while that starts
-	go listen(f.signals, realTime) // which nobody sends to a program that has hardly begun
+	// While that starts.
+	signals.Listen(f.signals, slices.Concat(signals.Ends, signals.Stops, signals.Others)...)
+	f.wire = &wire{p.Keeper.Wire}
+	err := p.Keeper.Err
 	if err == nil {
-		err = ours.send(message{Order: o})
+		err = f.wire.send(message{Order: orderFor(&p)})
 	}
 	if err != nil {
 		return Status{}, Report{}, fmt.Errorf("starting the process that keeps the program: %w", err)
 	}
+	go signals.Listen(f.signals, signals.RealTime...) // which nobody sends to a program that has hardly begun
 	if err := f.begin(say); err != nil {
+		abandon(p.Keeper.PID)
 		select {
 		case s := <-f.signals: // it was sent to all that was there, before there was more
 			return Status{Signal: s.(unix.Signal)}, Report{}, nil
@@ -64,18 +62,14 @@ func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Wa
 	return f.wait(ctx)
 }
 
-// links reports whether this process has its group know a shell, which can stop it
-// and let it go on: its parent is in the same session and in another group. Then
-// the keeper must do that in its place. Otherwise it must not: a group that nobody
-// links is sent SIGHUP, if one in it is stopped, when the last who did has ended
-// (setpgid(2), kill_orphaned_pgrp in kernel/exit.c). The leader of a session never
-// does, and cannot leave its group.
-func links() bool {
-	session, _ := unix.Getsid(0)
-	parent := unix.Getppid()
-	theirs, err := unix.Getsid(parent)
-	group, err2 := unix.Getpgid(parent)
-	return err == nil && err2 == nil && session != unix.Getpid() && theirs == session && group != unix.Getpgrp()
+// orderFor is the order for a program. A report tells of its execve(2), which must be
+// answered while it begins.
+func orderFor(p *Program) *order {
+	o := &order{Order: launch.Order{Path: p.Path, Args: len(p.Args), Early: p.Via != Proxy && !p.Report}, Via: p.Via, All: p.All, Report: p.Report}
+	if p.Keeper.Apart {
+		o.Group = unix.Getpgrp()
+	}
+	return o
 }
 
 // front is the process that the user started.
@@ -124,9 +118,9 @@ func (f *failure) error(path string) error {
 		err = &described{f.Text, f.Errno}
 	}
 	if f.Unsupported {
-		return &UnsupportedError{err}
+		return &UnsupportedError{Err: err}
 	}
-	return &StartError{path, err}
+	return &StartError{Path: path, Err: err}
 }
 
 // described is an error of another process.
@@ -188,7 +182,7 @@ func (f *front) alone(ctx context.Context) (Status, Report, error) {
 	if unix.Setpgid(0, f.server.Group) == nil {
 		f.together = true
 	}
-	go f.server.standBy(nil, f.program.Keeper, f.program.Env, nil, nil)
+	go f.server.standBy(nil, f.program.Keeper.Command, f.program.Env, nil, nil)
 	events := make(chan unix.WaitStatus)
 	go func() {
 		defer close(events)

@@ -12,41 +12,39 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeline-go/lifeline/agent/act/run/launch"
 	"github.com/lifeline-go/lifeline/agent/act/run/notify"
-	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
+	"github.com/lifeline-go/lifeline/agent/act/run/signals"
 )
 
-// Keep is what the process that [Front] starts does, with the arguments that were
-// added to its command, the environment, and the command to start others like it.
-// It returns when nobody is left that it would serve. Its process has not asked
-// for signals.
-func Keep(ctx context.Context, added, env, keeper []string, resolver Resolver) error {
-	w, args, err := inherited(added)
-	if err != nil {
-		return err
+// Keep is what a keeper does, with the command to start others like it. It returns
+// when nobody is left that it would serve. Its process has not asked for signals.
+func Keep(ctx context.Context, kept *launch.Kept, keeper []string, resolver Resolver) error {
+	if kept.Err != nil {
+		return kept.Err
 	}
-	// What ps and pgrep call it, which is else the name of a link in /proc.
-	_ = os.WriteFile("/proc/self/comm", []byte("lifeline"), 0)
-	// What is ignored stays ignored, for the program too, and the rest, which is for
-	// the program, is forgotten until that has begun.
-	listen(make(chan os.Signal), ordinary)
+	program := kept.Program()
+	w := &wire{kept.Wire}
 	m, fds, err := w.receive()
 	switch {
 	case errors.Is(err, io.EOF): // who started this was ended before it could say why
 		return nil
 	case err != nil:
-		return errNoOrder
+		return launch.ErrNoOrder
 	case m.State != nil:
-		return takeOver(ctx, w, *m.State, fds, env, keeper, resolver)
-	case m.Order == nil || len(args) == 0:
-		return errNoOrder
+		return takeOver(ctx, w, *m.State, fds, kept.Env, keeper, resolver)
+	case m.Order == nil || m.Order.Of(kept.Args) == nil:
+		return launch.ErrNoOrder
 	}
-	k := &keeping{wire: w, order: m.Order, env: env, keeper: keeper, acks: make(chan struct{}, 1), over: make(chan struct{})}
+	k := &keeping{wire: w, order: m.Order, args: m.Order.Of(kept.Args), env: kept.Env, keeper: keeper, acks: make(chan struct{}, 1), over: make(chan struct{})}
 	k.front, err = unix.PidfdOpen(unix.Getppid(), 0)
-	if err != nil {
-		return k.fail(&UnsupportedError{os.NewSyscallError("pidfd_open", err)})
+	if err == nil {
+		err = k.start(ctx, program, resolver)
 	}
-	if err := k.start(ctx, args, resolver); err != nil {
+	if err != nil {
+		if program != nil { // it must not run where nobody knows of it
+			_ = unix.PidfdSendSignal(int(program.Process.Fd()), unix.SIGKILL, nil, 0)
+		}
 		return k.fail(err)
 	}
 	k.keep()
@@ -58,6 +56,7 @@ type keeping struct {
 	wire   *wire
 	front  int // a descriptor of the process
 	order  *order
+	args   []string
 	env    []string
 	keeper []string
 
@@ -86,17 +85,16 @@ func (k *keeping) fail(err error) error {
 	return k.wire.send(message{Failed: f})
 }
 
-// start starts the program, in the best way there is.
-func (k *keeping) start(ctx context.Context, args []string, resolver Resolver) error {
-	p := Program{Path: k.order.Path, Args: args, Env: k.env}
+// start starts the program, in the best way there is, unless it runs already.
+func (k *keeping) start(ctx context.Context, early *launch.Program, resolver Resolver) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl", err)
 	}
 	var err error
 	if k.order.Via != Proxy {
-		err = k.seccomp(ctx, p, resolver)
+		err = k.seccomp(ctx, early, resolver)
 		var machine *UnsupportedError
-		if k.order.Via == Seccomp || !errors.As(err, &machine) {
+		if early != nil || k.order.Via == Seccomp || !errors.As(err, &machine) {
 			return err
 		}
 		k.why = machine.Err.Error()
@@ -107,33 +105,39 @@ func (k *keeping) start(ctx context.Context, args []string, resolver Resolver) e
 	if err := k.server.serve(ctx, resolver); err != nil {
 		return err
 	}
-	p.Env = k.server.proxy.Environment(p.Env)
-	return k.started(start(p, k.order.Group, nil, nil))
+	p, err := launch.Start(k.order.Path, k.args, k.server.proxy.Environment(k.env), k.order.Group, nil, nil)
+	return k.started(p, err)
 }
 
-func (k *keeping) seccomp(ctx context.Context, p Program, resolver Resolver) error {
-	if err := redirect.Possible(); err != nil {
-		return &UnsupportedError{err}
+func (k *keeping) seccomp(ctx context.Context, p *launch.Program, resolver Resolver) error {
+	if err := launch.Possible(); err != nil {
+		return &UnsupportedError{Err: err}
 	}
 	s, err := newServer(k.order)
 	if err != nil {
 		return err
 	}
 	k.server = s
-	return k.started(start(p, k.order.Group, &notify.Filter{Notice: k.order.Report}, func(l *notify.Listener) error {
+	serve := func(l *notify.Listener) error {
 		s.listener, s.fds = l, append(s.fds, l.FD())
 		return s.serve(ctx, resolver)
-	}))
+	}
+	if p == nil {
+		p, err = launch.Start(k.order.Path, k.args, k.env, k.order.Group, &notify.Filter{Notice: k.order.Report}, serve)
+	} else {
+		err = serve(p.Listener)
+	}
+	return k.started(p, err)
 }
 
 // started lets go of what is the program's, and tells the front.
-func (k *keeping) started(pid int, process *os.File, err error) error {
+func (k *keeping) started(p *launch.Program, err error) error {
 	if err != nil {
 		return err
 	}
-	k.process = process
-	k.server.PID, k.server.Keeper, k.server.Group = pid, unix.Getpid(), k.order.Group
-	deaf()
+	k.process = p.Process
+	k.server.PID, k.server.Keeper, k.server.Group = p.PID, unix.Getpid(), k.order.Group
+	signals.Deaf()
 	if k.order.Group == 0 {
 		// The program's group has no parent in its session, as without us: the
 		// terminal's stop signals have no effect on it.
@@ -141,7 +145,7 @@ func (k *keeping) started(pid int, process *os.File, err error) error {
 		_, _ = unix.Setsid()
 	}
 	detach(false)
-	return k.wire.send(message{Started: &started{Way: k.server.Way, Why: k.why}, State: &k.server.state}, append(slices.Clip(k.server.fds), int(process.Fd()))...)
+	return k.wire.send(message{Started: &started{Way: k.server.Way, Why: k.why}, State: &k.server.state}, append(slices.Clip(k.server.fds), int(k.process.Fd()))...)
 }
 
 // keep serves until nobody is left.
@@ -214,7 +218,7 @@ func (k *keeping) wake() {
 // takeOver waits until the process at the other end of the wire is gone, and
 // goes on in its place.
 func takeOver(ctx context.Context, w *wire, st state, fds []int, env, keeper []string, resolver Resolver) error {
-	deaf()
+	signals.Deaf()
 	_, _ = unix.Setsid()
 	detach(false)
 	s, err := adopt(st, fds)
@@ -224,7 +228,7 @@ func takeOver(ctx context.Context, w *wire, st state, fds []int, env, keeper []s
 	for err == nil {
 		_, _, err = w.receive()
 	}
-	w.close()
+	w.Close()
 	if s.listener == nil || s.listener.Unused() {
 		return nil
 	}

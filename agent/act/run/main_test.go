@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/act/run"
+	"github.com/lifeline-go/lifeline/agent/act/run/launch"
 	"github.com/lifeline-go/lifeline/agent/act/run/notify"
 	"github.com/lifeline-go/lifeline/internal/leakcheck"
 )
@@ -45,11 +46,25 @@ func TestMain(m *testing.M) {
 var keeperCommand = []string{"/proc/self/exe", "keeper"}
 
 func keeper(args []string) {
-	if err := run.Keep(context.Background(), args, os.Environ(), keeperCommand, system{}); err != nil {
+	kept := launch.Keep(args, os.Environ())
+	if path := os.Getenv("UNTIL"); path != "" {
+		until(path)
+	}
+	if err := run.Keep(context.Background(), kept, keeperCommand, system{}); err != nil {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
 		os.Exit(3)
 	}
 	os.Exit(0)
+}
+
+// until waits for a file.
+func until(path string) {
+	for range 3000 {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func front(args []string) {
@@ -66,7 +81,7 @@ func front(args []string) {
 	if *busy {
 		elsesListener()
 	}
-	p := run.Program{Path: flags.Arg(0), Args: flags.Args(), Env: os.Environ(), Keeper: keeperCommand, Via: run.Way(*via), All: *all, Report: *report}
+	p := run.Program{Path: flags.Arg(0), Args: flags.Args(), Env: os.Environ(), Keeper: launch.Begin(keeperCommand, flags.Args(), os.Environ()), Via: run.Way(*via), All: *all, Report: *report}
 	status, r, err := run.Front(context.Background(), p, func() run.Resolver { return system{} }, func(way run.Way, why string) {
 		fmt.Fprintln(os.Stderr, "way:", way, why)
 	})

@@ -19,12 +19,12 @@ package run
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeline-go/lifeline/agent/act/run/launch"
 	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
 )
 
@@ -48,9 +48,7 @@ type Program struct {
 	All    bool // whatever goes to port 53, and not only to nameservers of resolv.conf
 	Report bool // tell what became of what it asked
 
-	// Keeper is the command that calls [Keep]: the path of an executable and the
-	// arguments before those that are added.
-	Keeper []string
+	Keeper *launch.Keeper // with arguments that end in Args
 }
 
 // Resolver is how the operating system resolves names.
@@ -78,27 +76,14 @@ type Status struct {
 	Signal unix.Signal // it died of a signal
 }
 
-// StartError is the error of a program that could not be started.
-type StartError struct {
-	Path string
-	Err  error
-}
-
-func (e *StartError) Error() string { return fmt.Sprintf("cannot run %s: %v", e.Path, e.Err) }
-
-// Unwrap returns the cause.
-func (e *StartError) Unwrap() error { return e.Err }
-
-// UnsupportedError says why a program cannot be helped in the way that was asked
-// for.
-type UnsupportedError struct{ Err error }
-
-func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("seccomp user notification is not to be had: %v", e.Err)
-}
-
-// Unwrap returns the cause.
-func (e *UnsupportedError) Unwrap() error { return e.Err }
+// The errors of [Front].
+type (
+	// StartError is the error of a program that could not be started.
+	StartError = launch.StartError
+	// UnsupportedError says why a program cannot be helped in the way that was asked
+	// for.
+	UnsupportedError = launch.UnsupportedError
+)
 
 const (
 	// standbyPause is the least time between two processes that are started to

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -103,6 +104,61 @@ func TestKeeperKilled(t *testing.T) {
 	if !strings.Contains(o.stderr, "lost true") {
 		t.Errorf("nothing was killed: %s", o.stderr)
 	}
+}
+
+// The program begins while its keeper does: here the keeper does nothing until the
+// program has made a file, and answers then.
+func TestBeginsEarly(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, onlyDead)
+	cmd := b.front(nil, "/bin/sh", "-c", `touch "$UNTIL" && exec "$0" client db.corp.lab`, b.binary())
+	cmd.Env = append(cmd.Env, "UNTIL="+b.shared("begun"))
+	o := b.run(cmd)
+	b.well(o, addresses)
+	if o.took > 15*time.Second {
+		t.Errorf("the program began after %v, as its keeper did", o.took)
+	}
+}
+
+// A keeper that is killed before it has said what it started leaves nothing behind
+// that nobody answers.
+func TestKilledEarly(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, onlyDead)
+	cmd := b.front(nil, b.binary(), "client", "-pause=90s", "db.corp.lab")
+	cmd.Env = append(cmd.Env, "UNTIL="+b.shared("never"))
+	var begun atomic.Bool
+	go func() {
+		for range 3000 {
+			if begun.Store(len(b.processes("client")) > 0); begun.Load() {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		for _, pid := range b.processes("keeper") {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}()
+	o := b.run(cmd)
+	if !begun.Load() || o.code != 125 || !strings.Contains(o.stderr, "ended before it began") {
+		t.Errorf("begun %v, exit code %d after %v: %s%s", begun.Load(), o.code, o.took, o.stdout, o.stderr)
+	}
+	if left := b.processes("client"); len(left) > 0 {
+		t.Errorf("the program lives on: %v", left)
+	}
+}
+
+// shared is the path of a file that programs of the bed can make.
+func (b *bed) shared(name string) string {
+	b.t.Helper()
+	dir := filepath.Join(filepath.Dir(b.resolv), "shared")
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		b.t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
 }
 
 // processes returns those of the bed that the test binary is, with this role.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeline-go/lifeline/agent/act/run/launch"
 	"github.com/lifeline-go/lifeline/agent/act/run/notify"
 	"github.com/lifeline-go/lifeline/agent/act/run/proxy"
 	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
@@ -193,7 +194,7 @@ func (s *server) standBy(w *wire, keeper, env []string, gone func(), heard func(
 		for w != nil {
 			m, _, err := w.receive()
 			if err != nil {
-				w.close()
+				w.Close()
 				w = nil
 			} else if heard != nil {
 				heard(m)
@@ -217,15 +218,16 @@ func (s *server) standBy(w *wire, keeper, env []string, gone func(), heard func(
 
 // spawn starts a process that takes over when this one dies.
 func (s *server) spawn(keeper, env []string) (ours *wire, pid int) {
-	ours, theirs, err := newWire()
+	near, theirs, err := launch.NewWire()
 	if err != nil {
 		return nil, 0
 	}
-	defer theirs.close()
-	if pid, err = spawn(keeper, nil, env, theirs, true); err != nil {
-		ours.close()
+	defer theirs.Close()
+	if pid, err = launch.Spawn(keeper, nil, env, theirs, true); err != nil {
+		near.Close()
 		return nil, 0
 	}
+	ours = &wire{near}
 	_ = ours.send(message{State: &s.state}, s.fds...) // if it fails the process ends
 	return ours, pid
 }

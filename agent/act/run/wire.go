@@ -4,12 +4,13 @@ package run
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/act/run/launch"
 )
 
 // message is what the processes tell each other; one field is set, or Started
@@ -25,11 +26,10 @@ type message struct {
 }
 
 type order struct {
-	Via    Way
-	All    bool
-	Report bool
-	Path   string
-	Group  int // that the program goes to; 0 is that of the keeper, which leaves the session then
+	launch.Order // the keeper leaves the session where the group is 0
+	Via          Way
+	All          bool
+	Report       bool
 }
 
 type started struct {
@@ -53,20 +53,8 @@ const (
 	mostFiles   = 16
 )
 
-// wire connects two of the processes. Nothing is known of the end of a process
-// but that its end of the wire is closed.
-type wire struct{ fd int }
-
-// newWire returns both ends of a wire.
-func newWire() (a, b *wire, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	return &wire{fds[0]}, &wire{fds[1]}, nil
-}
-
-func (w *wire) close() { unix.Close(w.fd) }
+// wire is one end of a wire for messages.
+type wire struct{ launch.Wire }
 
 // send sends a message, with copies of descriptors.
 func (w *wire) send(m message, fds ...int) error {
@@ -82,7 +70,7 @@ func (w *wire) send(m message, fds ...int) error {
 		rights = unix.UnixRights(fds...)
 	}
 	for {
-		err := unix.Sendmsg(w.fd, data, rights, nil, unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(w.FD, data, rights, nil, unix.MSG_NOSIGNAL)
 		if err != unix.EINTR {
 			return os.NewSyscallError("sendmsg", err)
 		}
@@ -96,7 +84,7 @@ func (w *wire) receive() (m message, fds []int, err error) {
 	data, rights := make([]byte, mostMessage), make([]byte, unix.CmsgSpace(4*mostFiles))
 	var n, oobn int
 	for {
-		n, oobn, _, _, err = unix.Recvmsg(w.fd, data, rights, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, _, _, err = unix.Recvmsg(w.FD, data, rights, unix.MSG_CMSG_CLOEXEC)
 		if err != unix.EINTR {
 			break
 		}
@@ -127,5 +115,3 @@ func received(rights []byte) (fds []int, err error) {
 	}
 	return fds, nil
 }
-
-var errNoOrder = errors.New("this is started by lifeline run only")

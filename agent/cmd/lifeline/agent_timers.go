@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lifeline-go/lifeline/agent/cmd/lifeline/early"
 )
 
 // timerSlack is how late the kernel may end the agent's waits, in nanoseconds. By
@@ -33,6 +35,6 @@ func unhurried() {
 
 // watches reports that a command is the agent, and none of those about it.
 func watches(args []string) bool {
-	i := commandAt(args)
+	i := early.CommandAt(args)
 	return i < len(args) && args[i] == agentName && (i+1 == len(args) || strings.HasPrefix(args[i+1], "-"))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/lifeline-go/lifeline/agent/cmd/lifeline/early"
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/show"
 )
@@ -80,7 +81,7 @@ func oneLine(err error) string {
 // commandsFor makes the commands that arguments may mean: all, which takes a
 // millisecond, or the one that a program waits for.
 func commandsFor(args []string) []*cobra.Command {
-	if runs(args) {
+	if early.Runs(args) {
 		return []*cobra.Command{newRun()}
 	}
 	return []*cobra.Command{newAgent(), newTop(), newCheck(), newCalls(), newLeaks(), newCensus(), newHistory(), newDiff(), newSilence(), newPoke(), newCut(), newTune(), newEvac(), newNames(), newSSH(), newLab(), newRun(), newVersion(), newMan()}

@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	runner "github.com/lifeline-go/lifeline/agent/act/run"
+	"github.com/lifeline-go/lifeline/agent/act/run/launch"
 	"github.com/lifeline-go/lifeline/agent/act/run/redirect"
+	"github.com/lifeline-go/lifeline/agent/cmd/lifeline/early"
 	"github.com/lifeline-go/lifeline/agent/fact"
 	"github.com/lifeline-go/lifeline/agent/show"
 	"github.com/lifeline-go/lifeline/names"
@@ -26,12 +28,6 @@ const (
 	exitNotFound      = 127
 )
 
-const runName = "run"
-
-// keeperName is the first argument of the process that keeps a program. It is no
-// command among the others: to make all of these takes as long as to keep one.
-const keeperName = "run-keeper"
-
 // runFlags are the flags of lifeline run as typed.
 type runFlags struct {
 	via     string
@@ -42,7 +38,7 @@ type runFlags struct {
 func newRun() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:   runName + " [flags] -- CMD [ARG…]",
+		Use:   early.Run + " [flags] -- CMD [ARG…]",
 		Short: "Runs an unmodified program so that its names resolve as the operating system resolves them",
 		Long: "Static Go programs (kubectl, helm, terraform …) ask the nameservers of resolv.conf by themselves and\n" +
 			"fail where only the operating system knows a name: on a VPN, say. This runs one, with all that it\n" +
@@ -67,19 +63,16 @@ func newRun() *cobra.Command {
 	return cmd
 }
 
-// keep is that process, with its other arguments; it returns the exit code.
-func keep(args []string) int {
+// keep is what the process does that keeps a program; it returns the exit code.
+func keep(kept *launch.Kept) int {
 	resolver := new(names.Resolver)
 	defer resolver.Close()
-	if err := runner.Keep(context.Background(), args, os.Environ(), keeperCommand, resolver); err != nil {
-		fmt.Fprintf(os.Stderr, "lifeline %s: %v\n", keeperName, err)
+	if err := runner.Keep(context.Background(), kept, early.KeeperCommand, resolver); err != nil {
+		fmt.Fprintf(os.Stderr, "lifeline %s: %v\n", early.Keeper, err)
 		return exitBlind
 	}
 	return 0
 }
-
-// keeperCommand starts this program again, also when its file has been replaced.
-var keeperCommand = []string{"/proc/self/exe", keeperName}
 
 func (f *runFlags) way() (runner.Way, error) {
 	switch f.via {
@@ -106,7 +99,7 @@ func runRun(cmd *cobra.Command, f *runFlags, args []string) error {
 		return notStarted(cmd, &runner.StartError{Path: args[0], Err: err})
 	}
 	p := runner.Program{
-		Path: path, Args: args, Env: os.Environ(), Keeper: keeperCommand,
+		Path: path, Args: args, Env: os.Environ(), Keeper: early.Front,
 		Via: way, All: f.allDNS, Report: f.verbose || asJSON(cmd),
 	}
 	status, report, err := runner.Front(cmd.Context(), p, func() runner.Resolver { return new(names.Resolver) }, func(way runner.Way, why string) {

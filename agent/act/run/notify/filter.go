@@ -142,11 +142,14 @@ func (f Filter) install() (int, error) {
 	p := f.program()
 	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	var failed unix.Errno
+	// A filter is no reason to run the program without speculative stores, which would
+	// slow all that it does and is the default until Linux 5.16.
+	const always = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 	// Without WAIT_KILLABLE_RECV, Linux 5.19, a signal interrupts a call that the
 	// listener is busy with, and the call is made again.
 	for _, flags := range []uintptr{unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0} {
 		fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
-			flags|unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))
+			flags|always, uintptr(unsafe.Pointer(&prog)))
 		if errno == 0 {
 			return int(fd), nil
 		}

@@ -20,9 +20,9 @@ const handshake = 2 * time.Second
 // connect leads a connect(2) to a nameserver to the stub.
 func (r *Redirector) connect(c *notify.Call) answer {
 	b := r.read(c, c.Args[1], c.Args[2])
-	if string(b) == hail {
+	if string(b) == notify.Hail {
 		r.Tally.add(r.program(c), Nested)
-		return answer{errno: here}
+		return answer{errno: notify.Here}
 	}
 	a, ok := r.wants(c, b)
 	if !ok {

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lifeline-go/lifeline/agent/act/run/notify"
-	"github.com/lifeline-go/lifeline/agent/source/capability"
 )
 
 // readMemory reads the memory of the process that a thread belongs to. It needs
@@ -99,27 +98,6 @@ func status(tid int, key string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no %s in %s", key, proc(tid, "status"))
-}
-
-// Possible returns why programs that this process starts cannot be helped by a
-// [Redirector]; nil when they can, as far as is known before.
-func Possible() error {
-	var name unix.Utsname
-	var major, minor int
-	if err := unix.Uname(&name); err == nil {
-		if n, _ := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); n == 2 && (major < 5 || major == 5 && minor < 9) {
-			return fmt.Errorf("this is Linux %d.%d, and it takes 5.9: %w", major, minor, errors.ErrUnsupported)
-		}
-	}
-	probe := []byte{0}
-	if err := readMemory(os.Getpid(), uint64(uintptr(unsafe.Pointer(&probe[0]))), make([]byte, 1)); err != nil {
-		return fmt.Errorf("the memory of programs cannot be read: %w", err)
-	}
-	scope, err := readAtMost("/proc/sys/kernel/yama/ptrace_scope", 8)
-	if err == nil && strings.TrimSpace(string(scope)) > "1" && !capability.Held(unix.CAP_SYS_PTRACE) {
-		return fmt.Errorf("the memory of programs cannot be read: kernel.yama.ptrace_scope is %s", strings.TrimSpace(string(scope)))
-	}
-	return nil
 }
 
 // descriptor is what /proc says of a descriptor that cannot be borrowed.
