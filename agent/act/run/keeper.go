@@ -37,13 +37,16 @@ func Keep(ctx context.Context, kept *launch.Kept, keeper []string, resolver Reso
 		return launch.ErrNoOrder
 	}
 	k := &keeping{wire: w, order: m.Order, args: m.Order.Of(kept.Args), env: kept.Env, keeper: keeper, acks: make(chan struct{}, 1), over: make(chan struct{})}
+	if program != nil {
+		k.process = program.Process
+	}
 	k.front, err = unix.PidfdOpen(unix.Getppid(), 0)
 	if err == nil {
 		err = k.start(ctx, program, resolver)
 	}
 	if err != nil {
-		if program != nil { // it must not run where nobody knows of it
-			_ = unix.PidfdSendSignal(int(program.Process.Fd()), unix.SIGKILL, nil, 0)
+		if k.process != nil { // it must not run where nobody knows of it
+			_ = unix.PidfdSendSignal(int(k.process.Fd()), unix.SIGKILL, nil, 0)
 		}
 		return k.fail(err)
 	}

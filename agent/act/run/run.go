@@ -11,7 +11,7 @@
 // of these lives. Each has all that the other works with. When the keeper dies,
 // the front goes on in its place, without a call being lost; when the front dies,
 // the keeper ends the program, as its death would have been the program's own. Who
-// is left starts another to stand by.
+// is left starts another to stand by. How both begin is package launch.
 //
 // Where the system calls of programs cannot be had, the program is told by
 // HTTPS_PROXY of a proxy that resolves names for it; see package proxy.
