@@ -20,8 +20,8 @@ import (
 
 // Front runs a program to its end, in a process that does nothing else, and has
 // not asked for signals: it takes them over, and lets go of its standard input and
-// output and, unless a report is asked for, of standard error. When nothing could be started the error
-// is a [*StartError], of the program, or an [*UnsupportedError], of this machine.
+// output and, unless a report is asked for, of standard error. When nothing could be
+// started the error is a [*StartError], of the program, or an [*UnsupportedError], of this machine.
 //
 // Say is called once, before the program begins to work, where the way is another
 // one than was asked for. Resolver is for when the keeper dies.
@@ -51,7 +51,7 @@ func Front(ctx context.Context, p Program, resolver func() Resolver, say func(Wa
 	}
 	go signals.Listen(f.signals, signals.RealTime...) // which nobody sends to a program that has hardly begun
 	if err := f.begin(say); err != nil {
-		abandon(p.Keeper.PID)
+		f.abandon()
 		select {
 		case s := <-f.signals: // it was sent to all that was there, before there was more
 			return Status{Signal: s.(unix.Signal)}, Report{}, nil
@@ -88,6 +88,10 @@ type front struct {
 // begin hears from the keeper that the program runs.
 func (f *front) begin(say func(Way, string)) error {
 	m, fds, err := f.wire.receive()
+	if err == nil && m.Begun && len(fds) == 1 {
+		f.process = os.NewFile(uintptr(fds[0]), "process")
+		m, fds, err = f.wire.receive()
+	}
 	if err != nil {
 		return fmt.Errorf("the process that keeps the program ended before it began: %w", err)
 	}
@@ -98,6 +102,9 @@ func (f *front) begin(say func(Way, string)) error {
 		return errors.New("the process that keeps the program does not say that it runs")
 	}
 	last := len(fds) - 1
+	if f.process != nil {
+		f.process.Close()
+	}
 	f.process, f.why = os.NewFile(uintptr(fds[last]), "process"), m.Started.Why
 	if f.server, err = adopt(*m.State, fds[:last]); err != nil {
 		return err
@@ -110,6 +117,16 @@ func (f *front) begin(say func(Way, string)) error {
 	f.together = unix.Setpgid(0, m.State.Keeper) != nil
 	detach(f.program.Report)
 	return nil
+}
+
+// abandon ends a program that was begun by a keeper which did not say more: nobody
+// would answer its calls.
+func (f *front) abandon() {
+	if f.process == nil {
+		return
+	}
+	_ = unix.PidfdSendSignal(int(f.process.Fd()), unix.SIGKILL, nil, 0)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(f.process.Fd()), Events: unix.POLLIN}}, 1000) // it has ended
 }
 
 func (f *failure) error(path string) error {

@@ -4,10 +4,8 @@ package run
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 	"unsafe"
@@ -116,35 +114,14 @@ func reap(program int) {
 // known reports that a child has the token of the proxy in its environment, and
 // so may use it.
 func known(token string) bool {
-	for _, pid := range children() {
-		if env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); bytes.Contains(env, []byte(token)) {
-			return true
-		}
-	}
-	return false
-}
-
-// children are those of this process; none where the kernel does not say, without
-// CONFIG_PROC_CHILDREN.
-func children() (pids []int) {
 	lists, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, list := range lists {
 		text, _ := os.ReadFile(list)
-		for _, field := range strings.Fields(string(text)) {
-			if pid, err := strconv.Atoi(field); err == nil {
-				pids = append(pids, pid)
+		for _, pid := range strings.Fields(string(text)) {
+			if env, _ := os.ReadFile("/proc/" + pid + "/environ"); bytes.Contains(env, []byte(token)) {
+				return true
 			}
 		}
 	}
-	return pids
-}
-
-// abandon ends a keeper that did not say what it started, and what that was: nobody
-// else knows of it, and nobody would answer its calls.
-func abandon(keeper int) {
-	_ = unix.Kill(keeper, unix.SIGKILL)
-	_, _ = unix.Wait4(keeper, nil, 0, nil)
-	for _, pid := range children() {
-		_ = unix.Kill(pid, unix.SIGKILL)
-	}
+	return false // nor when the kernel does not say, without CONFIG_PROC_CHILDREN
 }

@@ -125,7 +125,9 @@ func TestBeginsEarly(t *testing.T) {
 func TestKilledEarly(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, onlyDead)
-	cmd := b.front(nil, b.binary(), "client", "-pause=90s", "db.corp.lab")
+	// The front has a child of its own, which is not to be touched.
+	script := `sleep 77 >/dev/null 2>&1 & echo $!; exec "$0" front "$0" client -pause=90s db.corp.lab`
+	cmd := b.command("/bin/sh", "-c", script, b.binary())
 	cmd.Env = append(cmd.Env, "UNTIL="+b.shared("never"))
 	var begun atomic.Bool
 	go func() {
@@ -145,6 +147,13 @@ func TestKilledEarly(t *testing.T) {
 	}
 	if left := b.processes("client"); len(left) > 0 {
 		t.Errorf("the program lives on: %v", left)
+	}
+	other, err := strconv.Atoi(strings.TrimSpace(o.stdout))
+	if err == nil {
+		err = unix.Kill(other, unix.SIGKILL)
+	}
+	if err != nil {
+		t.Errorf("another process of the front's: %v: %s", err, o.stdout)
 	}
 }
 

@@ -18,7 +18,8 @@ import (
 type message struct {
 	Order     *order      // to the keeper: what to start
 	State     *state      // what it takes to go on in the place of the sender; descriptors go with it
-	Started   *started    // to the front
+	Begun     bool        // to the front, with a descriptor of the program: it runs already
+	Started   *started    // to the front, with that and all of State
 	Failed    *failure    // the same: nothing was started
 	Stopped   unix.Signal // the same: the program was stopped by it
 	Continued bool        // the same, and back: it is understood
@@ -65,16 +66,7 @@ func (w *wire) send(m message, fds ...int) error {
 	if len(data) > mostMessage {
 		return fmt.Errorf("a message of %d bytes, of %d at most", len(data), mostMessage)
 	}
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
-	for {
-		err := unix.Sendmsg(w.FD, data, rights, nil, unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			return os.NewSyscallError("sendmsg", err)
-		}
-	}
+	return w.Send(data, fds...)
 }
 
 // receive returns the next message and the descriptors that came with it, which

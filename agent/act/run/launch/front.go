@@ -17,11 +17,10 @@ import (
 // process that began it.
 type Keeper struct {
 	Command []string // with which others like it are started
-	PID     int
-	Wire    Wire  // to it
-	Apart   bool  // it has a process group of its own
-	Nested  bool  // it was not started: another one, around this process, does its work
-	Err     error // why it could not be started
+	Wire    Wire     // to it
+	Apart   bool     // it has a process group of its own
+	Nested  bool     // it was not started: another one, around this process, does its work
+	Err     error    // why it could not be started
 }
 
 // Begin starts a keeper, as early as there are the arguments: it takes milliseconds to
@@ -43,7 +42,7 @@ func (k *Keeper) Start(args, env []string) {
 		return
 	}
 	k.Wire, k.Apart = ours, links()
-	k.PID, k.Err = Spawn(k.Command, args, env, theirs, k.Apart)
+	_, k.Err = Spawn(k.Command, args, env, theirs, k.Apart)
 	theirs.Close()
 }
 

@@ -83,13 +83,19 @@ func inherited(added []string) (Wire, []string, error) {
 	return Wire{fd}, added[2:], nil
 }
 
+// message is what is said of all this on the wire, as package run has it.
+type message struct {
+	Order *Order `json:",omitempty"`
+	Begun bool
+}
+
 // mostEarly is the longest order that is understood early.
 const mostEarly = 8 << 10
 
 // early starts the program when the order says that it may, and nothing is known that
 // would keep anybody from answering its calls soon.
 func (k *Kept) early() *Program {
-	var m struct{ Order *Order } // as in package run
+	var m message
 	if json.Unmarshal(k.Wire.peek(make([]byte, mostEarly)), &m) != nil || m.Order == nil || !m.Order.Early || Possible() != nil || !loopback() {
 		return nil
 	}
@@ -104,6 +110,9 @@ func (k *Kept) early() *Program {
 	p, err := Start(m.Order.Path, args, k.Env, m.Order.Group, &notify.Filter{}, func(*notify.Listener) error { return nil })
 	if err != nil {
 		return nil // who tries again says why
+	}
+	if begun, err := json.Marshal(message{Begun: true}); err == nil {
+		_ = k.Wire.Send(begun, int(p.Process.Fd())) // if it fails there is nobody to start it for, which is heard later
 	}
 	return p
 }

@@ -28,6 +28,20 @@ func NewWire() (a, b Wire, err error) {
 // Close closes an end.
 func (w Wire) Close() { unix.Close(w.FD) }
 
+// Send sends a message, with copies of descriptors.
+func (w Wire) Send(data []byte, fds ...int) error {
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	for {
+		err := unix.Sendmsg(w.FD, data, rights, nil, unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
+}
+
 // peek waits for the next message, which stays the next, and returns what of it has
 // room: nothing when the other end is gone.
 func (w Wire) peek(data []byte) []byte {
