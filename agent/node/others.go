@@ -9,8 +9,8 @@ import (
 	"github.com/lifeline-go/lifeline/agent/verdict"
 )
 
-// askedOthers is how many other peers are asked at once when none was heard since
-// a peer fell silent.
+// askedOthers is how many other peers are asked at once when none was heard while a
+// silent one was asked.
 const askedOthers = 5
 
 // ErrOwnLink is why connections to a silent peer are left alone when no other

@@ -142,26 +142,49 @@ func Quiet(m *fact.Machine, than time.Duration) []Suspect {
 }
 
 // Others looks at the other peers of a silent peer's network namespace: whether
-// any of them was heard since it was, and who they are, those heard last first.
-// When nobody was, it may be this machine's own link that is dead.
+// any of them was heard while the silent one was asked and did not answer, and who
+// they are, those heard last first. When nobody was, it may be this machine's own
+// link that is dead.
+//
+// That another was heard after the silent peer was is not enough: two peers that are
+// talked to in turns are heard in turns until the link dies. It must have been heard
+// in the second half of the time that the first unanswered question waits, so that
+// one which was lost by chance, just before the link died, decides nothing.
 func Others(m *fact.Machine, silent *Peer) (heard bool, others []Suspect) {
 	// An age may be that of a moment before the peer died, as both are rounded; and
 	// those that the kernel told last are of a moment that much later.
 	const rounded = 200 * time.Millisecond
 	apart := rounded + m.Took
 	v := viewOf(m, func(s *fact.Socket) bool { return s.Netns == silent.Netns && s.State != fact.SynSent })
+	asked := v.firstAsked(silent)
 	for i := range v.peers {
 		p := &v.peers[i]
-		if len(p.conns) == 0 || p.addr == silent.Addr && p.iface == silent.Interface {
+		if len(p.conns) == 0 || p.is(silent) {
 			continue
 		}
 		quiet := p.conns[0].Conn.Heard()
 		for _, c := range p.conns {
 			quiet = min(quiet, c.Conn.Heard())
 		}
-		heard = heard || quiet+apart < silent.Quiet.Value
+		heard = heard || quiet+apart < asked/2
 		others = append(others, suspectOf(p, quiet, false))
 	}
 	slices.SortStableFunc(others, func(a, b Suspect) int { return cmp.Compare(a.Quiet, b.Quiet) })
 	return heard, others
 }
+
+// firstAsked is how long ago a silent peer was first asked what it did not answer, as far
+// as its sockets show; 0 when they do not.
+func (v *view) firstAsked(silent *Peer) (longest time.Duration) {
+	for i := range v.peers {
+		if p := &v.peers[i]; p.is(silent) {
+			for _, c := range p.conns {
+				_, first := v.unanswered(c.Socket, silent.Quiet.Value)
+				longest = max(longest, first)
+			}
+		}
+	}
+	return longest
+}
+
+func (p *peer) is(q *Peer) bool { return p.addr == q.Addr && p.iface == q.Interface }

@@ -33,18 +33,36 @@ func TestSilentOnTwoLinks(t *testing.T) {
 	}
 }
 
-// The sockets of a look are not read at one moment: that another peer was heard
-// since counts only beyond the time that it took.
+// Another peer speaks for this machine's link only when it was heard while the
+// silent one was asked: both may be heard in turns until the link dies. The sockets
+// of a look are not read at one moment, so it counts only beyond the time that took.
 func TestHeardSince(t *testing.T) {
+	const ago = 5 * time.Second
 	dead := netip.MustParseAddr("10.0.0.2")
 	socket := func(remote string, quiet time.Duration) fact.Socket {
 		return fact.Socket{Protocol: fact.TCP, Family: fact.IPv4, State: fact.Established, Netns: 1, Local: netip.MustParseAddrPort("10.0.0.1:20000"), Remote: netip.MustParseAddrPort(remote),
 			Conn: &fact.Conn{Life: fact.Life{LastAck: quiet}, Exchange: fact.Exchange{LastReceived: quiet}}}
 	}
-	for took, want := range map[time.Duration]bool{0: true, 100 * time.Millisecond: true, time.Second: false} {
-		m := &fact.Machine{Time: time.Now(), Took: took, Sockets: []fact.Socket{socket("10.0.0.2:443", 5*time.Second), socket("10.0.0.3:443", 4500*time.Millisecond)}}
-		if heard, others := Others(m, &Peer{Netns: 1, Addr: dead, Quiet: fact.Seen(5 * time.Second)}); heard != want || len(others) != 1 {
-			t.Errorf("read in %v: heard %v, %d others", took, heard, len(others))
+	for name, c := range map[string]struct {
+		other, took time.Duration
+		unasked     bool
+		want        bool
+	}{
+		"a moment ago":              {other: time.Second, want: true},
+		"a moment ago, a slow look": {other: time.Second, took: 2 * time.Second},
+		"just after, in turns":      {other: ago - time.Second/2},
+		"soon after":                {other: 3 * time.Second},
+		"a moment ago, not asked":   {other: time.Second, unasked: true},
+	} {
+		silent := socket("10.0.0.2:443", ago)
+		if !c.unasked { // first 4.6 s ago, and again after 0.2, 0.6, 1.4 and 3 s
+			silent.Timer, silent.TimerLeft = fact.TimerResend, 1600*time.Millisecond
+			silent.Conn.Unacked, silent.Conn.Retransmits, silent.Conn.Backoff = 1, 4, 4
+			silent.Conn.RTT, silent.Conn.RTO = time.Millisecond, 3200*time.Millisecond
+		}
+		m := &fact.Machine{Time: time.Now(), Took: c.took, Sockets: []fact.Socket{silent, socket("10.0.0.3:443", c.other)}}
+		if heard, others := Others(m, &Peer{Netns: 1, Addr: dead, Quiet: fact.Seen(ago)}); heard != c.want || len(others) != 1 {
+			t.Errorf("%s: heard %v, %d others", name, heard, len(others))
 		}
 	}
 }

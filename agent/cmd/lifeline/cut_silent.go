@@ -57,7 +57,7 @@ type silentCut struct {
 type fallen struct {
 	verdict.Change
 	m      *fact.Machine
-	alone  bool // no other peer has a connection, or one was heard since
+	alone  bool // no other peer has a connection, or one was heard meanwhile
 	others []verdict.Suspect
 }
 
@@ -244,7 +244,7 @@ func (s *silentCut) complete(ctx context.Context, p *fallen) {
 }
 
 // ownLink returns an error when it may be this machine that is cut off: other
-// peers have connections too, none of them was heard since, and none that is
+// peers have connections too, none of them was heard meanwhile, and none that is
 // asked answers.
 func (s *silentCut) ownLink(ctx context.Context, p *fallen) error {
 	if p.alone || s.flags.evenAll {

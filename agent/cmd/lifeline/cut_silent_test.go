@@ -200,7 +200,8 @@ func TestCutSilentStopsAtASignOfLife(t *testing.T) {
 	}
 }
 
-// When all peers fall silent at once it is this machine that was cut off.
+// When all peers fall silent at once it is this machine that was cut off, even where
+// one was talked to half a second after the other.
 func TestCutSilentSparesThePeersOfADeadLink(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -217,10 +218,19 @@ func TestCutSilentSparesThePeersOfADeadLink(t *testing.T) {
 			}
 		}
 	}
-	beat(t, ours, time.Second)
 	g := stand(t, "--yes", "--rate", "max", "--netns", near.Path(), "--for", "2m")
 	line(t, g.log, "watching", 2*time.Minute)
+	for i, c := range ours {
+		if i == len(ours)/2 {
+			time.Sleep(500 * time.Millisecond)
+		}
+		if _, err := c.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // for the acknowledgements
 	near.Unplug()
+	beat(t, ours, time.Second)
 	t.Log(line(t, g.lines, "30 left alone: no other peer", 2*time.Minute))
 	_ = g.cmd.Wait()
 	if code := g.cmd.ProcessState.ExitCode(); code != exitFindings {
