@@ -67,19 +67,28 @@ func start(t *testing.T, wantFirst bool, env []string, path string, args ...stri
 	return int32(cmd.Process.Pid), strings.TrimSpace(first)
 }
 
+// found is what of a process leaks.
+type found struct {
+	verdict.LeakSite
+	late time.Duration // from the last look that did not show it to the end of the one that did
+}
+
 // watch looks at a process until something of it leaks, or is suspected where
 // that is asked for, and returns what.
-func watch(t *testing.T, o *node.Openers, pid int32, least verdict.LeakVerdict) (verdict.LeakSite, bool) {
+func watch(t *testing.T, o *node.Openers, pid int32, least verdict.LeakVerdict) (found, bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	w := verdict.LeakWatch{Idle: idle, Suspect: soon}
-	for ctx.Err() == nil {
+	for before := time.Now(); ctx.Err() == nil; time.Sleep(30 * time.Millisecond) {
+		began := time.Now()
 		all, err := o.Look(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.Look(all)
+		late := time.Since(before)
+		before = began
 		for _, s := range w.Sites() {
 			if s.Verdict >= least && s.PID == pid {
 				if err := o.Ends(ctx, all); err != nil {
@@ -87,14 +96,13 @@ func watch(t *testing.T, o *node.Openers, pid int32, least verdict.LeakVerdict) 
 				}
 				for _, s := range w.Sites() {
 					if s.Verdict >= least {
-						return s, true
+						return found{s, late}, true
 					}
 				}
 			}
 		}
-		time.Sleep(30 * time.Millisecond)
 	}
-	return verdict.LeakSite{}, false
+	return found{}, false
 }
 
 func openers(t *testing.T, pid int32, trace bool) *node.Openers {
@@ -174,7 +182,7 @@ func TestLeaksAreNamed(t *testing.T) {
 
 // check holds a finding against what is expected. The watch may have begun after
 // the first operations, which are not in its count.
-func check(t *testing.T, s verdict.LeakSite, ok bool, asked, why, peer string, server int32) {
+func check(t *testing.T, s found, ok bool, asked, why, peer string, server int32) {
 	t.Helper()
 	t.Logf("after %d operations: %s", s.Opened, s.Diagnosis)
 	if !ok || s.AskedBy.Func != asked || s.AskedBy.Line == 0 || !strings.Contains(s.Diagnosis, why) {
@@ -183,8 +191,10 @@ func check(t *testing.T, s verdict.LeakSite, ok bool, asked, why, peer string, s
 	if s.Peer != peer || s.PeerPID != server || s.PeerProcess == "" || s.PerOperation() != 1 || !s.Left.OK || s.OpenedAt.Func == "" {
 		t.Errorf("got %+v, want the peer %s of %d", s, peer, server)
 	}
-	if s.Opened > 9 { // one more may be under way when it is looked
-		t.Errorf("found after %d operations, want 8", s.Opened)
+	// One more may be under way when it is looked, and more go by where a busy machine
+	// looks late.
+	if s.Opened > 9+int(s.late/pause) {
+		t.Errorf("found after %d operations by a look %v after the one before, want 8", s.Opened, s.late)
 	}
 }
 
