@@ -19,7 +19,7 @@ const handshake = 2 * time.Second
 
 // connect leads a connect(2) to a nameserver to the stub.
 func (r *Redirector) connect(c *notify.Call) answer {
-	b := r.read(c, c.Args[1], c.Args[2])
+	b := r.read(c, c.Args[1], c.Args[2], new(room))
 	if string(b) == notify.Hail {
 		r.Tally.add(r.program(c), Nested)
 		return answer{errno: notify.Here}

@@ -25,7 +25,7 @@ const (
 // alone, since they would not accept the answer.
 func (r *Redirector) sendto(c *notify.Call) answer {
 	at := c.Args[4]
-	a, ok := r.wants(c, r.read(c, at, c.Args[5]))
+	a, ok := r.wants(c, r.read(c, at, c.Args[5], new(room)))
 	if !ok {
 		return goOn
 	}
