@@ -24,9 +24,11 @@ import (
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
 
-// pace of the victims: the clock is three hundred times that of the story.
+// pace of the victims: the clock is hundreds of times that of the story. An operation
+// must be over for idle when the next one begins, also on a busy machine: each that is
+// not makes it one more before the leak is found.
 const (
-	pause = 400 * time.Millisecond
+	pause = 600 * time.Millisecond
 	idle  = 300 * time.Millisecond
 	soon  = 100 * time.Millisecond
 )
