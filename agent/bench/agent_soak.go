@@ -109,16 +109,21 @@ func least(all []sampled, of func(*sampled) float64) (few []sampled) {
 	return few
 }
 
-// slope is that of the line that fits best, for each nanosecond.
+// slope is how much more it becomes, for each nanosecond: the middle of the slopes from
+// each to each (Theil and Sen), so that one moment which is unlike all others, such as
+// the first, decides nothing.
 func slope(all []sampled, of func(*sampled) float64) float64 {
-	var x, y, xx, xy float64
-	n := float64(len(all))
+	var slopes []float64
 	for i := range all {
-		at, v := float64(all[i].at-all[0].at), of(&all[i])
-		x, y, xx, xy = x+at, y+v, xx+at*at, xy+at*v
+		for j := range all[:i] {
+			if apart := float64(all[i].at - all[j].at); apart > 0 {
+				slopes = append(slopes, (of(&all[i])-of(&all[j]))/apart)
+			}
+		}
 	}
-	if below := n*xx - x*x; below > 0 {
-		return (n*xy - x*y) / below
+	if len(slopes) == 0 {
+		return 0
 	}
-	return 0
+	slices.Sort(slopes)
+	return (slopes[len(slopes)/2] + slopes[(len(slopes)-1)/2]) / 2
 }

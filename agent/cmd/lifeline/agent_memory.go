@@ -16,12 +16,14 @@ const (
 	roomAtLeast = 52 << 20
 
 	// Beyond that as much may be held as is in use between looks and half as much
-	// again, or what was in use last and a quarter.
+	// again, or what was in use at both of the last collections and a quarter: one
+	// alone may have been in the midst of a look.
 	roomBetween = 2
 	roomLast    = 4
 
-	// resizes is how often that is set anew, by what was in use at the last ones.
-	resizes = 10 * time.Second
+	// resizes is how often that is set anew, by what was in use at the last ones
+	// at which there had been another collection.
+	resizes = 5 * time.Second
 	uses    = 6
 )
 
@@ -30,31 +32,34 @@ const (
 // a moment ever needed.
 func keepSmall(ctx context.Context) error {
 	defer debug.SetMemoryLimit(math.MaxInt64)
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	collected := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
 	tick := time.NewTicker(resizes)
 	defer tick.Stop()
-	for seen := []uint64(nil); ; {
+	var seen []uint64
+	for cycles := uint64(0); ; {
 		debug.SetMemoryLimit(room(seen))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		metrics.Read(live)
-		if live[0].Value.Kind() == metrics.KindUint64 {
-			seen = append(seen, live[0].Value.Uint64())
+		metrics.Read(collected)
+		live, now := collected[0].Value, collected[1].Value
+		if live.Kind() == metrics.KindUint64 && now.Kind() == metrics.KindUint64 && now.Uint64() != cycles {
+			cycles = now.Uint64()
+			seen = append(seen, live.Uint64())
 			seen = seen[max(len(seen)-uses, 0):]
 		}
 	}
 }
 
 // room is what may be held when so much was in use at the last collections. The
-// least of them is what is in use between looks; the last may be what is in use
-// from now on.
+// least of them is what is in use between looks; the lesser of the last two may be
+// what is in use from now on.
 func room(seen []uint64) int64 {
 	if len(seen) == 0 {
 		return roomAtLeast
 	}
-	least, last := slices.Min(seen), seen[len(seen)-1]
+	least, last := slices.Min(seen), slices.Min(seen[max(len(seen)-2, 0):])
 	return max(roomAtLeast, int64(least+least/roomBetween), int64(last+last/roomLast))
 }
