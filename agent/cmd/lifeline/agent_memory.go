@@ -15,11 +15,11 @@ const (
 	// 20 MiB more.
 	roomAtLeast = 52 << 20
 
-	// Beyond that as much may be held as is in use between looks and half as much
-	// again, or what was in use at both of the last collections and a quarter: one
-	// alone may have been in the midst of a look.
-	roomBetween = 2
-	roomLast    = 4
+	// Beyond that as much may be held as is in use between looks and three quarters of
+	// it again, which a look takes, or what was in use at both of the last collections
+	// and a quarter: one alone may have been in the midst of a look.
+	roomBetween = 0.75
+	roomLast    = 0.25
 
 	// resizes is how often that is set anew, by what was in use at the last ones
 	// at which there had been another collection.
@@ -61,5 +61,5 @@ func room(seen []uint64) int64 {
 		return roomAtLeast
 	}
 	least, last := slices.Min(seen), slices.Min(seen[max(len(seen)-2, 0):])
-	return max(roomAtLeast, int64(least+least/roomBetween), int64(last+last/roomLast))
+	return max(roomAtLeast, int64(float64(least)*(1+roomBetween)), int64(float64(last)*(1+roomLast)))
 }
